@@ -1,0 +1,313 @@
+//! The life of workspaces: a state machine and a driver per workspace, durable records, limits, recovery.
+//!
+//! ```text
+//!              create                       unmount (durable)
+//!   (nothing) ───────► Mounting ──► Mounted ─────────────────► Unmounted
+//!                         │  ▲        │ │                        │   │
+//!                  failed │  └────────┼─┼──── mount, recover ────┘   │ remove
+//!                         ▼           │ │ mount point is another     ▼
+//!                     (nothing)       │ └────────────► Displaced   (nothing)
+//!                                     │ remove, unmount (ephemeral)
+//!                                     └──► Removing ──► (nothing)
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    config::Limits,
+    dicfuse::Dicfuse,
+    engine::{MountError, OverlayEngine, PointIdentity, UnmountError},
+    origin::{ResolveError, Snapshot},
+    store::ObjectStore,
+    sys::identity::Identity,
+    types::{OriginName, RepoPath, WorkspaceId},
+};
+
+/// Where a workspace stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Being mounted.
+    Mounting,
+    /// There, and usable.
+    Mounted,
+    /// Not mounted; its upper is kept.
+    Unmounted,
+    /// Its mount point is not the directory it was; not mounted, upper kept.
+    Displaced {
+        /// What was found instead.
+        reason: String,
+    },
+    /// Could not be mounted again; upper kept.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// Being taken away for good.
+    Removing,
+}
+
+/// What a user asks for.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// Which origin.
+    pub origin: OriginName,
+    /// Branch, tag or commit; the origin's default when `None`.
+    pub rev: Option<String>,
+    /// Directory of the origin.
+    pub path: RepoPath,
+    /// Where to mount.
+    pub mount_point: PathBuf,
+    /// What kind of workspace.
+    pub options: Options,
+}
+
+/// What kind of workspace it is.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Thrown away, with all that was written, when it is unmounted or the daemon restarts.
+    pub ephemeral: bool,
+    /// Nothing can be written.
+    pub read_only: bool,
+    /// Free-form marks to find it by: at most 16, keys and values of at most 128 bytes.
+    pub labels: BTreeMap<String, String>,
+    /// Ends by itself after this time: an ephemeral one is removed, a durable one unmounted with its upper kept.
+    pub ttl: Option<Duration>,
+    /// Permission bits of the mount's root directory: 0700 unless set.
+    pub mode: Option<u32>,
+}
+
+/// A workspace as others see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workspace {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// Whose it is.
+    pub owner: Identity,
+    /// Where its history lives.
+    pub origin: OriginName,
+    /// What it stands on.
+    pub snapshot: Snapshot,
+    /// The revision as it was asked for.
+    pub rev: Option<String>,
+    /// Where it is mounted, or was.
+    pub mount_point: PathBuf,
+    /// The directory it covers.
+    pub point: Option<PointIdentity>,
+    /// Where it stands.
+    pub state: State,
+    /// Its id in mountinfo while mounted.
+    pub mount_id: Option<u64>,
+    /// What kind it is.
+    pub options: Options,
+    /// When it was made.
+    pub created: SystemTime,
+    /// When it ends by itself.
+    pub expires: Option<SystemTime>,
+    /// Where what was written lies.
+    pub upper: PathBuf,
+}
+
+/// A directory among the uppers that no record speaks for, or a record whose upper is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its name among the uppers.
+    pub id: WorkspaceId,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Owner of the upper.
+    pub uid: u32,
+    /// Why it is an orphan.
+    pub reason: String,
+}
+
+/// Why a workspace did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// No origin has this name, or the caller may not mount it: the two look alike from outside.
+    #[error("there is no origin `{0}` that you may mount")]
+    NoSuchOrigin(OriginName),
+    /// The revision or path leads to nothing.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// No workspace has this id, or it is somebody else's: the two look alike from outside.
+    #[error("there is no workspace {0}")]
+    NoSuchWorkspace(WorkspaceId),
+    /// Too many.
+    #[error("{whose} has {have} workspaces, and no more than {limit} are allowed")]
+    Limit {
+        /// `user 1000` or `this host`.
+        whose: String,
+        /// How many there are.
+        have: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A label, mode or time that will not do.
+    #[error("{0}")]
+    BadOption(String),
+    /// Not in this state.
+    #[error("workspace {id} is {state}; {hint}")]
+    WrongState {
+        /// Which one.
+        id: WorkspaceId,
+        /// Its state, in words.
+        state: String,
+        /// What to do.
+        hint: String,
+    },
+    /// It holds changes that nobody said may go.
+    #[error("workspace {0} holds changes")]
+    UnsavedChanges(WorkspaceId),
+    /// The mount failed.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The unmount failed.
+    #[error(transparent)]
+    Unmount(#[from] UnmountError),
+    /// State could not be kept.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The tree could not be served.
+    #[error("the tree cannot be served: {0}")]
+    Tree(String),
+    /// The daemon is on its way out.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// A change of a workspace, for those who watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Which one.
+    pub id: WorkspaceId,
+    /// What it is now; `None` when it is gone.
+    pub workspace: Option<Workspace>,
+}
+
+/// Whose workspaces a call may see and touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of this user.
+    User(u32),
+    /// All of them.
+    Everybody,
+}
+
+/// What Antares needs to know.
+#[derive(Clone, Debug)]
+pub struct AntaresConfig {
+    /// Where records are kept: `<state>/workspaces/<id>/record`.
+    pub state_dir: PathBuf,
+    /// Where uppers lie: `<upper_root>/<id>/upper`.
+    pub upper_root: PathBuf,
+    /// This boot.
+    pub boot_id: String,
+    /// What users may take.
+    pub limits: Limits,
+}
+
+/// The workspaces of this host. Cheap to clone.
+#[derive(Clone)]
+pub struct Antares {}
+
+impl Antares {
+    /// Reads all records and recovers: dead mounts are detached, durable workspaces mounted again. Returns when the
+    /// plan has been carried out as far as possible; a workspace that could not be mounted is `Failed` or `Displaced`,
+    /// never lost, and never keeps the others from coming up.
+    pub async fn open(
+        _config: AntaresConfig,
+        _engine: Arc<dyn OverlayEngine>,
+        _dicfuse: Dicfuse,
+        _store: ObjectStore,
+    ) -> Result<Antares, WorkspaceError> {
+        todo!()
+    }
+
+    /// Makes a workspace and mounts it. When it fails, or the future is dropped, nothing of it stays.
+    pub async fn create(&self, _owner: &Identity, _request: Create) -> Result<Workspace, WorkspaceError> {
+        todo!()
+    }
+
+    /// Mounts a workspace that is not mounted, at its mount point or at another one.
+    pub async fn mount(
+        &self,
+        _scope: &Scope,
+        _id: &WorkspaceId,
+        _at: Option<PathBuf>,
+    ) -> Result<Workspace, WorkspaceError> {
+        todo!()
+    }
+
+    /// Unmounts. A durable workspace stays, an ephemeral one is removed.
+    pub async fn unmount(
+        &self,
+        _scope: &Scope,
+        _id: &WorkspaceId,
+        _lazy: bool,
+    ) -> Result<(), WorkspaceError> {
+        todo!()
+    }
+
+    /// Unmounts and takes the workspace away for good; with changes in its upper only if `discard`.
+    pub async fn remove(
+        &self,
+        _scope: &Scope,
+        _id: &WorkspaceId,
+        _discard: bool,
+        _lazy: bool,
+    ) -> Result<(), WorkspaceError> {
+        todo!()
+    }
+
+    /// One workspace.
+    pub fn get(&self, _scope: &Scope, _id: &WorkspaceId) -> Result<Workspace, WorkspaceError> {
+        todo!()
+    }
+
+    /// All workspaces in `scope`, ordered by id.
+    pub fn list(&self, _scope: &Scope) -> Vec<Workspace> {
+        todo!()
+    }
+
+    /// Changes from now on, of all workspaces; a slow reader loses the oldest and is told so.
+    pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Event> {
+        todo!()
+    }
+
+    /// Uppers without a record.
+    pub fn orphans(&self) -> Result<Vec<Orphan>, WorkspaceError> {
+        todo!()
+    }
+
+    /// Makes an orphan a workspace of `owner` again: unmounted, on what `request` names.
+    pub async fn adopt(
+        &self,
+        _id: &WorkspaceId,
+        _owner: &Identity,
+        _request: Create,
+    ) -> Result<Workspace, WorkspaceError> {
+        todo!()
+    }
+
+    /// Deletes an orphan's upper.
+    pub async fn discard(&self, _id: &WorkspaceId) -> Result<(), WorkspaceError> {
+        todo!()
+    }
+
+    /// Unmounts everything for a stop; records say that the durable ones are to be mounted at the next start.
+    pub async fn shutdown(&self) {
+        todo!()
+    }
+}

@@ -1,0 +1,161 @@
+//! `scorpio.toml` → [`Config`]: defaults, file, drop-ins, `SCORPIO_…` environment; one error that names file, key and
+//! reason. The only module that reads the environment.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use crate::types::OriginName;
+
+/// Everything an administrator can decide. Every field has a default; `[origin.NAME]` tables are what a host needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[daemon]`: where things are.
+    pub daemon: Places,
+    /// `[cache]`: the shared object cache.
+    pub cache: CacheConfig,
+    /// `[fetch]`: waiting for origins.
+    pub fetch: FetchConfig,
+    /// `[engine]`: how workspaces are mounted.
+    pub engine: EngineConfig,
+    /// `[limits]`: what users may take.
+    pub limits: Limits,
+    /// `[auth]`: who may do what.
+    pub auth: AuthConfig,
+    /// `[origin.NAME]`: where history lives.
+    pub origins: BTreeMap<OriginName, OriginConfig>,
+}
+
+/// Directories and the socket.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The control socket; ignored when systemd hands one over. `/run/scorpio/scorpio.sock`.
+    pub socket: PathBuf,
+    /// Durable: workspace records. `$STATE_DIRECTORY` or `/var/lib/scorpio`.
+    pub state_dir: PathBuf,
+    /// May be lost: objects. `$CACHE_DIRECTORY` or `/var/cache/scorpio`.
+    pub cache_dir: PathBuf,
+    /// Outlives the process, not the boot: node table, FUSE sessions. `$RUNTIME_DIRECTORY` or `/run/scorpio/daemon`.
+    pub runtime_dir: PathBuf,
+    /// Where uppers lie; `<state_dir>/workspaces` unless set. They deserve a file system of their own.
+    pub upper_root: PathBuf,
+    /// `error`, `warn`, `info`, `debug`, `trace`.
+    pub log_level: String,
+}
+
+/// `[cache]`
+#[derive(Clone, Copy, Debug)]
+pub struct CacheConfig {
+    /// Address space for the object database: 64 GiB.
+    pub map_bytes: u64,
+    /// Blobs up to this size live in the database: 64 KiB.
+    pub inline_max_bytes: u32,
+    /// Address space for the node table: 4 GiB.
+    pub node_map_bytes: u64,
+}
+
+/// `[fetch]`
+#[derive(Clone, Copy, Debug)]
+pub struct FetchConfig {
+    /// How long a process in a mount waits for an origin before it gets EIO: 60 s.
+    pub deadline: Duration,
+    /// Questions waiting at once, of all users: 4096.
+    pub parked: usize,
+    /// Of them, one user's: 1024.
+    pub parked_per_user: usize,
+    /// Requests to one origin at once: 16.
+    pub requests: usize,
+    /// Bytes of blobs in memory on their way to the cache: 256 MiB.
+    pub flight_bytes: u64,
+}
+
+/// How the lower is owned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowerKind {
+    /// Shared where the kernel can (≥ 6.12), else per owner.
+    Auto,
+    /// One session for all users, idmapped clones.
+    Shared,
+    /// One session per owner.
+    PerOwner,
+}
+
+/// `[engine]`
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// `auto`, `shared` or `per-owner`.
+    pub lower: LowerKind,
+    /// Threads reading the FUSE device, per session: 2.
+    pub workers: usize,
+    /// How long the kernel may trust names and attributes. For ever, unless a test shows that the counters count.
+    pub entry_ttl: Duration,
+    /// How long making or ending one mount may take: 30 s.
+    pub mount_timeout: Duration,
+}
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Workspaces of one user: 64.
+    pub workspaces_per_user: usize,
+    /// Workspaces of all users: 1024.
+    pub workspaces_per_host: usize,
+    /// Connections to the socket of one user: 32 (root is exempt).
+    pub connections_per_user: usize,
+    /// Connections of all users: 512.
+    pub connections: usize,
+    /// Longest `--ttl`: 90 days.
+    pub max_ttl: Duration,
+}
+
+/// Who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// polkit where it answers on the system bus, else `static`.
+    Auto,
+    /// polkit, and a refusal where it is absent (root excepted).
+    Polkit,
+    /// The lists below.
+    Static,
+}
+
+/// `[auth]`. In the lists, `alice` is a user, `@devs` a group, `*` everybody.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// `auto`, `polkit` or `static`.
+    pub mode: AuthMode,
+    /// Static policy: who may have workspaces. `["@scorpio"]`.
+    pub mount: Vec<Principal>,
+    /// Static policy: who may manage the workspaces of others. `[]`; root always may.
+    pub manage_others: Vec<Principal>,
+}
+
+/// A user, a group, or everybody, as written in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// `*`
+    Everybody,
+    /// `alice` or `1000`
+    User(String),
+    /// `@devs` or `@1000`
+    Group(String),
+}
+
+/// `[origin.NAME]`
+#[derive(Clone, Debug)]
+pub struct OriginConfig {
+    /// Who may mount it: `["*"]` unless set.
+    pub allow: Vec<Principal>,
+    /// What it is and where.
+    pub kind: OriginKind,
+}
+
+/// What an origin is.
+#[derive(Clone, Debug)]
+pub enum OriginKind {
+    /// `kind = "git"`: a repository on this host.
+    Git {
+        /// `path`: a work tree, a bare repository or a linked work tree.
+        path: PathBuf,
+        /// `read_as`: the account whose rights it is read with; the owner of the directory unless set.
+        read_as: Option<String>,
+    },
+}

@@ -1,0 +1,227 @@
+//! The FUSE wire protocol over a `/dev/fuse` descriptor that we hold ourselves. Knows nothing of git.
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+/// Attributes of an inode as the protocol carries them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileAttr {
+    /// Inode number, also the node id.
+    pub ino: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Seconds since the epoch, for all three times.
+    pub mtime: i64,
+    /// Type and permissions.
+    pub mode: u32,
+    /// Number of links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A question of the kernel to a read-only file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question<'a> {
+    /// Look `name` up in directory `parent`.
+    Lookup {
+        /// Node id of the directory.
+        parent: u64,
+        /// The name.
+        name: &'a [u8],
+    },
+    /// Attributes of a node.
+    GetAttr {
+        /// Node id.
+        node: u64,
+    },
+    /// Target of a symlink.
+    ReadLink {
+        /// Node id.
+        node: u64,
+    },
+    /// Bytes of a file.
+    Read {
+        /// Node id.
+        node: u64,
+        /// From this byte.
+        offset: u64,
+        /// As many, or up to the end of the file.
+        size: u32,
+    },
+    /// Entries of a directory.
+    ReadDir {
+        /// Node id.
+        node: u64,
+        /// 0 or the offset of the last entry received.
+        offset: u64,
+        /// Room in the answer.
+        size: u32,
+        /// With attributes (READDIRPLUS) or without.
+        plus: bool,
+    },
+    /// Size and use of the file system.
+    StatFs,
+}
+
+/// An answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A name was found; name and attributes are valid for ever.
+    Entry(FileAttr),
+    /// There is no such name, and never will be.
+    NoEntry,
+    /// Attributes, valid for ever.
+    Attr(FileAttr),
+    /// Content of a file or symlink.
+    Data(Bytes),
+    /// A listing, built with [`DirBuffer`].
+    Listing(DirBuffer),
+    /// A failure, which the kernel does not remember.
+    Errno(i32),
+}
+
+/// The entries of one READDIR or READDIRPLUS answer, bounded by the room the kernel gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DirBuffer {}
+
+impl DirBuffer {
+    /// An empty answer with `room` bytes, with or without attributes.
+    pub fn new(_room: u32, _plus: bool) -> DirBuffer {
+        todo!()
+    }
+
+    /// Appends an entry; `false` when it does not fit any more. Without `attr` a READDIRPLUS entry is a plain name
+    /// that the kernel looks up when it needs it. `kind_mode` holds the type bits; `next` is the offset behind it.
+    pub fn push(
+        &mut self,
+        _ino: u64,
+        _next: u64,
+        _kind_mode: u32,
+        _name: &[u8],
+        _attr: Option<FileAttr>,
+    ) -> bool {
+        todo!()
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Thread id in the daemon's pid namespace; 0 when it is not visible there. On idmapped sessions this is the only
+    /// trace of the user.
+    pub pid: u32,
+}
+
+/// How a question is answered.
+pub enum Answered {
+    /// At once.
+    Now(Answer),
+    /// When the future ends. The session polls it on its runtime, bounds it in time and number and drops it when the
+    /// asker is interrupted.
+    Later(BoxFuture<'static, Answer>),
+}
+
+/// A read-only file system. Called from several threads at once; must not wait for a network or another process.
+pub trait FileSystem: Send + Sync + 'static {
+    /// Answers one question.
+    fn ask(&self, question: Question<'_>, asker: Asker) -> Answered;
+}
+
+/// Bounds of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// Threads that read the device.
+    pub workers: usize,
+    /// Questions that may wait for an origin; one more is answered EIO.
+    pub parked: usize,
+    /// Of them, those of one user.
+    pub parked_per_user: usize,
+    /// How long a question may wait before it is answered EIO.
+    pub deadline: Duration,
+    /// How long names and attributes stay valid in the kernel; only tests ask for less than for ever.
+    pub entry_ttl: Duration,
+}
+
+/// What was negotiated with the kernel; a successor of this process needs it to go on with the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// Protocol minor.
+    pub minor: u32,
+    /// All 64 flag bits both sides agreed on.
+    pub flags: u64,
+}
+
+/// Counters of a session. Exact.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionStats {
+    /// Messages read from the device, of any kind.
+    pub reads: u64,
+    /// Of them by opcode name (`LOOKUP`, `READ`, …).
+    pub by_opcode: std::collections::BTreeMap<&'static str, u64>,
+    /// Questions waiting now.
+    pub parked: u64,
+    /// Questions answered with EIO because a bound or deadline was reached.
+    pub refused: u64,
+    /// Questions dropped because their asker was interrupted.
+    pub interrupted: u64,
+}
+
+/// Why a session cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The device failed.
+    #[error("the FUSE device failed while {doing}: {source}")]
+    Device {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The kernel lacks something this file system cannot do without.
+    #[error("the kernel's FUSE {0}")]
+    Kernel(String),
+}
+
+/// A running session: worker threads on the device. Stops and joins them when dropped.
+pub struct Session {}
+
+/// What the session asks of the kernel at INIT.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// Ask for `FUSE_ALLOW_IDMAP` (kernel ≥ 6.12) and fail when it is not granted.
+    pub idmap: bool,
+}
+
+impl Session {
+    /// Waits for the kernel's INIT on `device` (already given to a mount), answers it and starts the workers.
+    /// Futures run on `runtime`.
+    pub fn start(
+        _device: OwnedFd,
+        _fs: Arc<dyn FileSystem>,
+        _features: Features,
+        _limits: SessionLimits,
+        _runtime: tokio::runtime::Handle,
+    ) -> Result<Session, SessionError> {
+        todo!()
+    }
+
+    /// What was negotiated.
+    pub fn negotiated(&self) -> &Negotiated {
+        todo!()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> SessionStats {
+        todo!()
+    }
+
+    /// Whether the kernel has ended the session (its last mount is gone, or it was aborted).
+    pub fn is_over(&self) -> bool {
+        todo!()
+    }
+}

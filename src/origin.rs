@@ -1,0 +1,168 @@
+//! Where history lives: the trait every origin implements, and what can go wrong in reaching one.
+//!
+//! - [`git`]: any local git repository
+//! - [`limits`]: a decorator with deadlines and a bound on requests in flight
+//! - [`faults`]: a decorator that misbehaves on demand, for tests
+//!
+//! An origin hands out bytes; it is never believed. [`crate::store`] checks every answer against its id.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::types::{Oid, OriginName, RepoPath};
+
+/// One object that is wanted, and where it was met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The object's id; what comes back must have it.
+    pub oid: Oid,
+    /// Where the id was found: origins that address by path need it, the others ignore it.
+    pub hint: Hint,
+}
+
+/// A place in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// The commit whose tree was mounted.
+    pub commit: Oid,
+    /// Path of the object from the top of that commit's tree.
+    pub path: RepoPath,
+}
+
+/// A directory of an origin at one commit: what a mount stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The commit the revision led to.
+    pub commit: Oid,
+    /// The path that was asked for, from the top of the commit's tree.
+    pub path: RepoPath,
+    /// Id of the tree at that path.
+    pub tree: Oid,
+}
+
+/// Why a revision and path lead to no directory.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// No commit has this name here.
+    #[error("origin `{origin}` has no revision `{rev}`")]
+    NoSuchRevision {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// What was asked for.
+        rev: String,
+    },
+    /// An abbreviation that fits several commits.
+    #[error("revision `{rev}` is ambiguous in origin `{origin}`")]
+    Ambiguous {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// What was asked for.
+        rev: String,
+    },
+    /// The commit has nothing at the path.
+    #[error("there is no `{path}` at revision `{rev}` of origin `{origin}`")]
+    NoSuchPath {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// What was asked for.
+        rev: String,
+        /// The path, from the top.
+        path: RepoPath,
+    },
+    /// The path is a file, symlink or gitlink.
+    #[error("`{path}` at revision `{rev}` of origin `{origin}` is not a directory")]
+    NotADirectory {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// What was asked for.
+        rev: String,
+        /// The path, from the top.
+        path: RepoPath,
+    },
+    /// The origin could not be asked.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+}
+
+/// Why an object did not come. None of these is ever kept as an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The origin answered that it has no such object.
+    #[error("origin `{origin}` does not have object {oid}")]
+    Absent {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// The object.
+        oid: Oid,
+    },
+    /// The origin could not be reached or broke off.
+    #[error("origin `{origin}` cannot be reached: {reason}")]
+    Unreachable {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// What was tried and what came of it.
+        reason: String,
+    },
+    /// The origin did not answer within the time given to it.
+    #[error("origin `{origin}` did not answer within {}", humantime::format_duration(*.after))]
+    TimedOut {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The answer does not have the id that was asked for, or cannot be what was asked for.
+    #[error("origin `{origin}` answered for object {oid} with something else: {reason}")]
+    Mismatch {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// The object that was asked for.
+        oid: Oid,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// The origin refuses the credentials it was read with.
+    #[error("origin `{origin}` refuses access: {reason}")]
+    Denied {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// Whose rights or which credential.
+        reason: String,
+    },
+    /// What came could not be kept in the cache.
+    #[error("object {oid} could not be stored: {reason}")]
+    NotStored {
+        /// The object.
+        oid: Oid,
+        /// What the cache said.
+        reason: String,
+    },
+}
+
+/// A source of snapshots, trees and blobs.
+///
+/// Called by [`crate::store`] on a miss, from async tasks, concurrently; no lock is held meanwhile. Implementations
+/// must not block the calling thread. Batches come with up to some thousand wants and answer in the order asked,
+/// one result per want: one failure does not spoil the rest. Answers are raw object bodies, not yet verified.
+#[async_trait]
+pub trait Origin: Send + Sync + 'static {
+    /// Its name in the configuration.
+    fn name(&self) -> &OriginName;
+
+    /// Finds the directory that `rev` (a branch, tag or commit; the origin's default when `None`) and `path` name.
+    async fn resolve(&self, rev: Option<&str>, path: &RepoPath) -> Result<Snapshot, ResolveError>;
+
+    /// Bodies of tree objects, as the origin has them.
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>>;
+
+    /// Contents of blobs.
+    async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>>;
+
+    /// Sizes of blobs in bytes, as cheaply as the origin can tell them.
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>>;
+
+    /// Whether [`Origin::sizes`] costs little enough to be asked whenever a directory is listed with attributes.
+    fn sizes_are_cheap(&self) -> bool;
+}

@@ -1,0 +1,15 @@
+//! Safe wrappers on Linux. Mechanism only: nothing here knows what a workspace is.
+//!
+//! - [`identity`]: a user's ids, and acting as that user
+//! - [`mount`]: the new mount API
+//! - [`mountinfo`]: what is mounted; parsing apart from reading
+//! - [`durable`]: files that are there whole or not at all
+//! - [`peer`]: who is at the other end of a Unix socket
+//! - [`boot`]: ids of this boot and this mount namespace
+
+pub mod boot;
+pub mod durable;
+pub mod identity;
+pub mod mount;
+pub mod mountinfo;
+pub mod peer;
