@@ -1,0 +1,46 @@
+#!/bin/bash
+# Installs what the tests need on Debian, then runs all of them. As root, or as a user who may sudo.
+#
+#   tests/run.sh            everything
+#   tests/run.sh --quick    without the machine with a real systemd
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+quick=no
+case ${1:-} in
+--quick) quick=yes ;;
+'') ;;
+*) echo "usage: tests/run.sh [--quick]" >&2; exit 2 ;;
+esac
+
+if [ "$(id -u)" != 0 ]; then
+    exec sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME,CARGO_TARGET_DIR "$0" "$@"
+fi
+
+say() { printf '\n== %s\n' "$*"; }
+
+say "installing what the tests need"
+packages=(ca-certificates git make gcc libc6-dev sqlite3 procps util-linux acl attr)
+[ "$quick" = yes ] || packages+=(mmdebstrap systemd-container systemd lintian libxml2-utils)
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ "${#missing[@]}" != 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+say "formatting"
+cargo fmt --check
+
+say "lints"
+cargo clippy --locked --all-targets -- -D warnings
+
+say "library, socket and mount tests"
+cargo test --locked
+
+if [ "$quick" = no ]; then
+    say "package and machine tests"
+    tests/system/run.sh
+fi
