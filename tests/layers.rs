@@ -22,7 +22,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("fusedev", &[]),
     ("engine", &["dicfuse", "fusedev", "store", "origin"]),
     ("antares", &["engine", "dicfuse", "store", "origin"]),
-    ("manager", &["antares", "engine", "dicfuse", "store", "origin"]),
+    ("manager", &["antares", "engine", "dicfuse", "store", "cache", "origin"]),
     ("auth", &[]),
     ("api", &[]),
     (
