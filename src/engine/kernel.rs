@@ -1,1 +1,4 @@
-//! (to be written)
+//! overlayfs over the shared FUSE lower.
+
+pub mod mounter;
+mod survey;
