@@ -48,10 +48,13 @@ pub(super) fn open(options: &NodeTableOptions) -> Result<Databases, TableError> 
     let found = Marker::read(dir).map_err(io_error("read", &dir.join(marker::FILE)))?;
     let data = dir.join(DATA_FILE).exists();
     match marker::plan(&found, data, &options.boot_id) {
-        Plan::Keep(generation) => open_ready(options).or_else(|error| {
-            tracing::warn!(path = %dir.display(), %error, "the node table cannot be opened and is made anew");
-            make(options, marker::succeed(generation))
-        }),
+        Plan::Keep(generation) => match open_ready(options) {
+            Err(error) if is_damage(&error) => {
+                tracing::warn!(path = %dir.display(), %error, "the node table is damaged and is made anew");
+                make(options, marker::succeed(generation))
+            }
+            answer => answer,
+        },
         fresh => {
             log_fresh(dir, &found);
             make(options, fresh)
@@ -63,6 +66,12 @@ pub(super) fn open(options: &NodeTableOptions) -> Result<Databases, TableError> 
 pub(super) fn bounds(counters: &Counters) -> (u64, u64) {
     let generation = counters.first_node >> GENERATION_NODE_BITS;
     ((generation + 1) << GENERATION_NODE_BITS, (generation + 1) << GENERATION_ROOT_BITS)
+}
+
+/// Whether the table itself is at fault. Live mounts stand on it, so what may pass (no memory, no descriptors, a file
+/// system in trouble) must not be answered by throwing it away.
+fn is_damage(error: &TableError) -> bool {
+    matches!(error, TableError::Database(heed::Error::Mdb(_)) | TableError::Corrupt { .. })
 }
 
 fn first_of(generation: u8) -> Counters {

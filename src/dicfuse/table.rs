@@ -363,3 +363,6 @@ fn served(number: u32, record: RootRecord) -> Root {
 fn damaged(what: &'static str, key: u64) -> TableError {
     TableError::Corrupt { what, key }
 }
+
+#[cfg(test)]
+mod tests;
