@@ -1,9 +1,33 @@
 //! `scorpio.toml` → [`Config`]: defaults, file, drop-ins, `SCORPIO_…` environment; one error that names file, key and
 //! reason. The only module that reads the environment.
+//!
+//! - [`keys`]: the one table of keys; parsing, [`Config::show`] and the reference in `docs/CONFIGURATION.md` follow it
+//! - [`defaults`]: the value of every key that nobody sets
+//! - [`sources`]: where settings come from, and which of them wins
+//! - [`document`], [`environment`]: a TOML text, the variables → assignments
+//! - [`value`]: what was written, before a key says what it must be
+//! - [`apply`]: assignments → configuration
+//! - [`show`]: configuration → text
+//! - [`error`]: the one error
+
+mod apply;
+mod defaults;
+mod document;
+mod environment;
+mod error;
+mod keys;
+mod show;
+mod sources;
+mod value;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::types::OriginName;
+
+pub use environment::journal_stream;
+pub use error::ConfigError;
+pub use show::reference;
+pub use sources::{DEFAULT_FILE, Source, SourceFile};
 
 /// Everything an administrator can decide. Every field has a default; `[origin.NAME]` tables are what a host needs.
 #[derive(Clone, Debug)]
@@ -22,6 +46,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// `[origin.NAME]`: where history lives.
     pub origins: BTreeMap<OriginName, OriginConfig>,
+    /// Who set what: by dotted key; keys with their default are absent.
+    pub set_by: BTreeMap<String, Source>,
 }
 
 /// Directories and the socket.
@@ -37,7 +63,7 @@ pub struct Places {
     pub runtime_dir: PathBuf,
     /// Where uppers lie; `<state_dir>/workspaces` unless set. They deserve a file system of their own.
     pub upper_root: PathBuf,
-    /// `error`, `warn`, `info`, `debug`, `trace`.
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a list of filters such as `info,scorpio::fusedev=debug`.
     pub log_level: String,
 }
 
@@ -85,7 +111,8 @@ pub struct EngineConfig {
     pub lower: LowerKind,
     /// Threads reading the FUSE device, per session: 2.
     pub workers: usize,
-    /// How long the kernel may trust names and attributes. For ever, unless a test shows that the counters count.
+    /// How long the kernel may trust names and attributes: for ever ([`Duration::MAX`]), unless a test shows that the
+    /// counters count.
     pub entry_ttl: Duration,
     /// How long making or ending one mount may take: 30 s.
     pub mount_timeout: Duration,

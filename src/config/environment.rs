@@ -1,0 +1,90 @@
+//! Environment variables → [`Assignment`]s: `SCORPIO_SECTION__KEY`, `SCORPIO_ORIGIN__NAME__KEY`, and the directories
+//! that systemd makes for a unit.
+
+use std::ffi::{OsStr, OsString};
+
+use super::{ConfigError, Source, document::Assignment, keys, value::Found};
+
+const PREFIX: &str = "SCORPIO_";
+const BETWEEN: &str = "__";
+
+/// What systemd sets for `StateDirectory=` and the like, and the key it is the default of.
+const FROM_SYSTEMD: [(&str, &str); 3] = [
+    ("STATE_DIRECTORY", "state_dir"),
+    ("CACHE_DIRECTORY", "cache_dir"),
+    ("RUNTIME_DIRECTORY", "runtime_dir"),
+];
+
+/// The variables that concern us, by strength.
+#[derive(Debug, Default)]
+pub(super) struct Variables {
+    /// Weaker than any file.
+    pub(super) defaults: Vec<Assignment>,
+    /// Stronger than any file.
+    pub(super) overrides: Vec<Assignment>,
+}
+
+/// `$JOURNAL_STREAM`: device and inode of the journal's end of our standard error, where systemd connected the two.
+pub fn journal_stream() -> Option<OsString> {
+    std::env::var_os("JOURNAL_STREAM")
+}
+
+/// Picks and sorts the variables that concern us.
+pub(super) fn read(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Variables, ConfigError> {
+    let mut variables = Variables::default();
+    for (name, value) in environment {
+        let Some(name) = name.to_str() else { continue };
+        if let Some((_, key)) = FROM_SYSTEMD.iter().find(|(variable, _)| *variable == name) {
+            variables.defaults.push(directory(name, key, &value)?);
+        } else if let Some(path) = path(name)? {
+            let value = Found::Untyped(text(name, &value)?);
+            variables.overrides.push(Assignment { path, value, at: Source::Variable(name.to_owned()) });
+        }
+    }
+    variables.overrides.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(variables)
+}
+
+/// systemd joins several directories by colons; the first is ours.
+fn directory(name: &str, key: &str, value: &OsStr) -> Result<Assignment, ConfigError> {
+    let first = text(name, value)?.split(':').next().unwrap_or_default().to_owned();
+    Ok(Assignment {
+        path: vec!["daemon".to_owned(), key.to_owned()],
+        value: Found::Text(first),
+        at: Source::Variable(name.to_owned()),
+    })
+}
+
+fn text(name: &str, value: &OsStr) -> Result<String, ConfigError> {
+    let refused = || ConfigError::Variable { name: name.to_owned(), reason: "is not UTF-8 text".to_owned() };
+    value.to_str().map(str::to_owned).ok_or_else(refused)
+}
+
+/// The key that a variable names. `SCORPIO_SOCKET` and the like are other programs' business, but a section's name with
+/// one underscore after it is a setting mistyped, and would be passed over in silence.
+fn path(name: &str) -> Result<Option<Vec<String>>, ConfigError> {
+    let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
+    let refused = |reason: String| Err(ConfigError::Variable { name: name.to_owned(), reason });
+    if let Some((section, key)) = rest.split_once(BETWEEN) {
+        if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return refused(format!("is not in capitals; write {}", name.to_ascii_uppercase()));
+        }
+        return Ok(Some(split(section, key)));
+    }
+    match rest.split_once('_') {
+        Some((section, key)) if keys::sections().contains(&section.to_ascii_lowercase().as_str()) => {
+            refused(format!("is no setting; two underscores part section and key: {PREFIX}{section}__{key}"))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn split(section: &str, key: &str) -> Vec<String> {
+    let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+    match key.rsplit_once(BETWEEN) {
+        Some((name, key)) if section == "origin" => vec![section, name.to_owned(), key.to_owned()],
+        _ => vec![section, key],
+    }
+}

@@ -1,0 +1,86 @@
+//! Classes of events: `message_id` of an entry, by which an operator finds all of its kind
+//! (`journalctl MESSAGE_ID=…`) and `journalctl -x` its explanation.
+//!
+//! The ids are random, permanent, and stand in `systemd/scorpio.catalog` too.
+
+/// The daemon serves the control socket, and what could be mounted again is mounted.
+pub const READY: &str = "bfa355c57330ee28e893c0d34dd4c33a";
+/// The daemon is on its way out.
+pub const STOPPING: &str = "66480bfe47c0c3b111cf22c03b4de72d";
+/// A workspace is mounted.
+pub const MOUNTED: &str = "65ec52de4b370318000531a1810f90fb";
+/// A workspace is no longer mounted; its changes are kept.
+pub const UNMOUNTED: &str = "922ddb6c46858897f7af242712eff00f";
+/// A workspace is gone for good.
+pub const REMOVED: &str = "5603cd5dc672fe3a7d768f620e36de29";
+/// A workspace came back after a restart, crash or boot.
+pub const RECOVERED: &str = "6e8afa6abfc3c14cd811a12cd6ec1710";
+/// The mount point of a workspace is not the directory it was.
+pub const DISPLACED: &str = "867f21f9aaabda9f5ce21f312ada6b7b";
+/// A mount did not come about.
+pub const MOUNT_FAILED: &str = "1a277f907433da999ede940234b2c2d9";
+/// An origin does not answer, or answers nonsense.
+pub const ORIGIN_FAILED: &str = "a55fefbb52361a60e46de981730c2648";
+/// An origin answers again.
+pub const ORIGIN_RESTORED: &str = "6858f8431dee9a830ec70394fa090cfc";
+/// A caller was denied what it asked for.
+pub const REFUSED: &str = "2942e3b336a0142c10446c0cf3d29514";
+/// A bound of the configuration said no.
+pub const LIMIT_REACHED: &str = "a3d509479a1684b4b3207f42af663c8a";
+/// The object cache was thrown away; it holds no user data.
+pub const CACHE_DISCARDED: &str = "be46623876b36b1e79cf2521120298d4";
+/// A directory of changes that no workspace speaks for.
+pub const ORPHAN_FOUND: &str = "08121395589c60a08c30982ed0ba975e";
+
+/// All classes with the names of their constants.
+pub const ALL: &[(&str, &str)] = &[
+    ("READY", READY),
+    ("STOPPING", STOPPING),
+    ("MOUNTED", MOUNTED),
+    ("UNMOUNTED", UNMOUNTED),
+    ("REMOVED", REMOVED),
+    ("RECOVERED", RECOVERED),
+    ("DISPLACED", DISPLACED),
+    ("MOUNT_FAILED", MOUNT_FAILED),
+    ("ORIGIN_FAILED", ORIGIN_FAILED),
+    ("ORIGIN_RESTORED", ORIGIN_RESTORED),
+    ("REFUSED", REFUSED),
+    ("LIMIT_REACHED", LIMIT_REACHED),
+    ("CACHE_DISCARDED", CACHE_DISCARDED),
+    ("ORPHAN_FOUND", ORPHAN_FOUND),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CATALOG: &str = include_str!("../../systemd/scorpio.catalog");
+    const SELF: &str = include_str!("event.rs");
+
+    #[test]
+    fn every_class_is_listed_once_and_explained_in_the_catalog() {
+        let constants =
+            SELF.lines().filter(|line| line.starts_with("pub const") && line.contains(": &str ="));
+        assert_eq!(constants.count(), ALL.len());
+        let entries: Vec<_> = CATALOG.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+        let ids: Vec<_> = ALL.iter().map(|(_, id)| *id).collect();
+        assert_eq!(entries, ids);
+        let mut distinct = ids.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), ALL.len());
+        for id in ids {
+            let hex = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            assert!(hex && id.len() == 32, "{id}");
+        }
+    }
+
+    #[test]
+    fn every_explanation_has_a_subject_and_says_more_than_it() {
+        for entry in CATALOG.split("\n-- ").skip(1) {
+            let (head, text) = entry.split_once("\n\n").expect("a blank line parts head and text");
+            assert!(head.contains("\nSubject: ") && head.contains("\nDefined-By: scorpio"), "{head}");
+            assert!(text.trim().len() > 40, "{entry}");
+        }
+    }
+}
