@@ -183,19 +183,23 @@ impl Cache {
 
     /// The raw body of a tree.
     pub fn tree(&self, oid: Oid) -> Result<Option<Bytes>, CacheError> {
+        self.look_at_tree(oid, Bytes::copy_from_slice)
+    }
+
+    /// Whether a tree is here.
+    pub fn has_tree(&self, oid: Oid) -> Result<bool, CacheError> {
+        Ok(self.look_at_tree(oid, |_| ())?.is_some())
+    }
+
+    fn look_at_tree<T>(&self, oid: Oid, take: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, CacheError> {
         let shared = &*self.shared;
         let txn = shared.begin()?;
         let found = shared.database.trees.get(&txn, oid.as_bytes()).map_err(|why| shared.failed(why))?;
         let Some(value) = found else { return Ok(None) };
         match record::unseal(oid.as_bytes(), value) {
-            Some(body) => Ok(Some(Bytes::copy_from_slice(body))),
+            Some(body) => Ok(Some(take(body))),
             None => Ok(shared.damaged(oid, &"its checksum is wrong", Step::DamagedTree(oid))),
         }
-    }
-
-    /// Whether a tree is here; cheaper than [`Cache::tree`] by the copy.
-    pub fn has_tree(&self, oid: Oid) -> Result<bool, CacheError> {
-        self.tree(oid).map(|body| body.is_some())
     }
 
     /// The size of a blob, whether or not its content is here.
