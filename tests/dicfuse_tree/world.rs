@@ -123,6 +123,7 @@ pub(crate) fn open(dir: &Path, cache: &str, repo: &Arc<Repo>, boot_id: &str) -> 
         map_bytes: 256 << 20,
         inline_max_bytes: 64 << 10,
         boot_id: boot_id.to_owned(),
+        checker: None,
     };
     let origin: Arc<dyn Origin> = Arc::new(Memory(repo.clone(), origin_name()));
     let store = ObjectStore::new(
