@@ -66,9 +66,9 @@ impl Dicfuse {
     /// The directory with ids for its entries; they are recorded when this returns.
     pub(super) fn directory(&self, dir: NodeId) -> Result<Directory, Stop> {
         let (place, listed) = self.inner.table.directory(dir)?.ok_or(Stop::NoNode(dir))?;
-        if let Some((first, block)) = listed {
-            let tree = self.tree_of(dir, block.tree, Some(block.count))?;
-            return Ok(Directory { place, tree, first });
+        if let Some(listed) = listed {
+            let tree = self.tree_of(dir, listed.tree, Some(listed.count))?;
+            return Ok(Directory { place, tree, first: listed.first });
         }
         let object = self.object(&place)?;
         let tree = match object.kind {
