@@ -39,12 +39,11 @@ impl Dicfuse {
             return Err(self.need_blob(&place, object)?);
         };
         let expected = size.saturating_sub(offset).min(u64::from(len));
-        if expected == 0 {
-            return Ok(Bytes::new());
-        }
-        // All of `len` is asked for, so that a blob longer than its size is noticed too.
+        // The blob is asked even when nothing is due (the kernel may know a size that turned out to be wrong), and for all
+        // of `len` (so that a blob longer than its size is noticed too).
         match self.inner.store.cached_blob(object.oid, offset, len)? {
             Some(bytes) => check_length(node, expected, bytes),
+            None if expected == 0 => Ok(Bytes::new()),
             None => Err(self.need_blob(&place, object)?),
         }
     }
