@@ -225,8 +225,9 @@ impl Names {
         if bytes.len() <= LONGEST && bytes.iter().all(plain) {
             return Ok(path.to_owned());
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let fd = mount::open_beneath_no_links(rustix::fs::CWD, path, flags)
+        // The administrator's own path: its symlinks may be followed.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
             .map_err(Failure::at(format!("opening {}", path.display())))?;
         let name = mount::proc_path(fd.as_fd());
         self.open.push(fd);
