@@ -122,7 +122,9 @@ impl Launches {
 
     fn places_of(&self, uid: u32) -> Arc<Semaphore> {
         let mut users = self.places_of_users.lock().unwrap_or_else(PoisonError::into_inner);
-        users.retain(|_, places| Arc::strong_count(places) > 1 || places.available_permits() < AT_ONCE_PER_USER);
+        users.retain(|_, places| {
+            Arc::strong_count(places) > 1 || places.available_permits() < AT_ONCE_PER_USER
+        });
         Arc::clone(users.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_PER_USER))))
     }
 }
@@ -281,7 +283,8 @@ mod tests {
     async fn a_user_with_hung_mounters_leaves_room_for_others() {
         let (_dir, launcher) = script(r#"echo '"Done"'"#);
         let launches = launches(launcher, Duration::from_millis(300));
-        let _hung: Vec<_> = (0..AT_ONCE_PER_USER).map(|_| launches.places_of(61001).try_acquire_owned().unwrap()).collect();
+        let _hung: Vec<_> =
+            (0..AT_ONCE_PER_USER).map(|_| launches.places_of(61001).try_acquire_owned().unwrap()).collect();
         assert!(matches!(launches.run(probe(), Some(61001), None).await, Err(LaunchError::TimedOut { .. })));
         assert!(matches!(launches.run(probe(), Some(61002), None).await, Ok(Reply::Done)));
     }

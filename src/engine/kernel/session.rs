@@ -116,12 +116,14 @@ impl SessionMount {
         context.set_flag("allow_other")?;
         context.set_flag("default_permissions")?;
         let mount = context.mount(MountFlags::SEALED)?;
-        let failed = |doing: &str, source| MountCallError { doing: doing.to_owned(), log: String::new(), source };
+        let failed =
+            |doing: &str, source| MountCallError { doing: doing.to_owned(), log: String::new(), source };
         let target = mount::open_beneath_no_links(rustix::fs::CWD, &path, OFlags::PATH | OFlags::DIRECTORY)
             .map_err(|errno| failed("opening the session's directory", errno.into()))?;
         mount::attach(mount.as_fd(), target.as_fd())?;
         let attached = SessionMount { path };
-        let id = mount::mount_id(mount.as_fd()).map_err(|source| failed("finding the session's mount id", source))?;
+        let id = mount::mount_id(mount.as_fd())
+            .map_err(|source| failed("finding the session's mount id", source))?;
         Ok((attached, id))
     }
 }
@@ -131,7 +133,8 @@ impl Drop for SessionMount {
         // Neither call asks the file system anything.
         let ended = mount::unmount(&self.path, Unmount::Lazily);
         let removed = fs::remove_dir(&self.path);
-        let missing = |error: &std::io::Error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT));
+        let missing =
+            |error: &std::io::Error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT));
         if let Err(error) = ended
             && !missing(&error.source)
         {

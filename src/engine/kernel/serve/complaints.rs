@@ -10,7 +10,7 @@ use std::{
 /// The same text is logged once in this time. An origin that is gone fails thousands of questions a second.
 const QUIET: Duration = Duration::from_secs(10);
 /// Texts remembered; a caller can make up names, so there must be a bound. Beyond it new ones wait for room.
-const MAX_TEXTS: usize = 256;
+const MAX_TEXTS: usize = 64;
 
 /// What was said lately.
 #[derive(Debug, Default)]
