@@ -397,3 +397,6 @@ fn window(content: &[u8], offset: u64, len: u32) -> &[u8] {
     let end = start.saturating_add(len as usize).min(content.len());
     &content[start..end]
 }
+
+#[cfg(test)]
+mod tests;

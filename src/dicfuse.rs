@@ -5,7 +5,8 @@
 //! the caller has [`Dicfuse::fetch`]ed and then asks again. Every fetch that succeeds brings the answer nearer, so asking
 //! again ends.
 //!
-//! - `walk`: lookup and listings
+//! - `walk`: lookup
+//! - `listing`: readdir
 //! - `attrs`: attributes, and the sizes they need
 //! - `content`: files and symlinks
 //! - `way`: paths of nodes, as hints for origins
@@ -15,6 +16,7 @@
 mod attrs;
 mod content;
 mod env;
+mod listing;
 mod marker;
 mod record;
 mod table;

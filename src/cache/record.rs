@@ -213,7 +213,7 @@ mod tests {
         #[test]
         fn foreign_bytes_are_refused_or_mean_what_they_say(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Some(record) = Record::decode(&bytes) {
-                prop_assert_eq!(record.encode().as_slice(), bytes.as_slice());
+                prop_assert_eq!(record.encode().to_vec(), bytes);
             }
         }
 

@@ -9,12 +9,15 @@ use super::{
 };
 use crate::{
     origin::Want,
-    types::{EntryKind, NodeId, RepoPath, TreeEntry},
+    types::{EntryKind, NodeId, Oid, RepoPath, TreeEntry},
 };
 
 /// Sizes asked for at once. One request of a few hundred kilobytes for an origin that is asked by path; a larger
 /// directory takes several.
-pub(super) const MAX_SIZES: usize = 4096;
+const MAX_SIZES: usize = 4096;
+
+/// Entries looked at in one read transaction of the cache: some hundred microseconds, for it must be short.
+const CHUNK: usize = 512;
 
 impl Dicfuse {
     pub(super) fn stat(&self, node: NodeId) -> Result<Attr, Stop> {
@@ -30,18 +33,10 @@ impl Dicfuse {
 
     /// Attributes of entry `index`, or the need for its size and those of its siblings.
     pub(super) fn stat_entry(&self, directory: &Directory, index: usize) -> Result<Attr, Stop> {
-        match self.known_attr(directory, index)? {
-            Some(attr) => Ok(attr),
+        match self.known_size(Object::of(&directory.tree.entries()[index]))? {
+            Some(size) => Ok(directory.attr(index, size)),
             None => Err(self.sizes_from(directory, index)?),
         }
-    }
-
-    /// Attributes of entry `index`, if its size is known.
-    pub(super) fn known_attr(&self, directory: &Directory, index: usize) -> Result<Option<Attr>, Stop> {
-        let entry = &directory.tree.entries()[index];
-        let node = directory.node_of(index);
-        let attr = |size| Attr { node, kind: entry.kind, size, mtime: directory.place.mtime };
-        Ok(self.known_size(Object::of(entry))?.map(attr))
     }
 
     /// Whether the origin of this directory tells sizes cheaply.
@@ -57,7 +52,8 @@ impl Dicfuse {
         let (before, rest) = directory.tree.entries().split_at(index);
         let (asked, behind) = rest.split_first().expect("the entry was found by this index");
         let mut entries = vec![asked];
-        let others = self.unknown(behind.iter().chain(before))?;
+        let chunks = behind.chunks(CHUNK).chain(before.chunks(CHUNK));
+        let others = self.unknown(chunks)?;
         entries.extend(others.into_iter().filter(|entry| entry.oid != asked.oid));
         entries.truncate(MAX_SIZES);
         let (root, path) = self.way_to(directory.place.node)?;
@@ -65,18 +61,27 @@ impl Dicfuse {
         Ok(Stop::need(Need::Sizes { origin: root.origin, wants, first: 0 }))
     }
 
-    /// Those of `entries` whose sizes are unknown, each blob once, as many as are asked for at once.
-    fn unknown<'t>(&self, entries: impl Iterator<Item = &'t TreeEntry>) -> Result<Vec<&'t TreeEntry>, Stop> {
+    /// Those entries whose sizes are unknown, each blob once, about as many as are asked for at once.
+    fn unknown<'t>(&self, chunks: impl Iterator<Item = &'t [TreeEntry]>) -> Result<Vec<&'t TreeEntry>, Stop> {
         let (mut seen, mut unknown) = (HashSet::new(), Vec::new());
-        for entry in entries {
-            if unknown.len() == MAX_SIZES {
+        for chunk in chunks {
+            let sizes = self.known_sizes(chunk)?;
+            let entries = chunk.iter().zip(sizes).filter(|(_, size)| size.is_none());
+            unknown.extend(entries.map(|(entry, _)| entry).filter(|entry| seen.insert(entry.oid)));
+            if unknown.len() >= MAX_SIZES {
                 break;
-            }
-            if self.known_size(Object::of(entry))?.is_none() && seen.insert(entry.oid) {
-                unknown.push(entry);
             }
         }
         Ok(unknown)
+    }
+
+    /// Bytes of each entry, where known, in one look at the cache.
+    pub(super) fn known_sizes(&self, entries: &[TreeEntry]) -> Result<Vec<Option<u64>>, Stop> {
+        let blobs = entries.iter().filter(|entry| entry.kind.is_blob());
+        let oids: Vec<Oid> = blobs.map(|entry| entry.oid).collect();
+        let mut sizes = self.inner.store.cached_sizes(&oids)?.into_iter();
+        let size = |entry: &TreeEntry| if entry.kind.is_blob() { sizes.next().flatten() } else { Some(0) };
+        Ok(entries.iter().map(size).collect())
     }
 
     /// Bytes of an object: of a blob as the cache knows them, 0 of a directory.

@@ -77,6 +77,17 @@ pub(super) struct Place {
     pub index: u32,
 }
 
+/// The entries of a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed {
+    /// Id of the first.
+    pub first: u64,
+    /// The tree they stand in.
+    pub tree: Oid,
+    /// How many.
+    pub count: u32,
+}
+
 /// One step from a root down to a node: entry `index` of `tree`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Step {
@@ -109,8 +120,8 @@ impl NodeTable {
         self.place_in(&txn, node)
     }
 
-    /// Where directory `dir` is recorded, and, once it has been listed, the first id and the block of its entries.
-    pub(super) fn directory(&self, dir: NodeId) -> Result<Option<(Place, Option<(u64, Block)>)>, TableError> {
+    /// Where directory `dir` is recorded, and, once it has been listed, its entries.
+    pub(super) fn directory(&self, dir: NodeId) -> Result<Option<(Place, Option<Listed>)>, TableError> {
         let txn = self.0.env.read_txn()?;
         let Some(place) = self.place_in(&txn, dir)? else { return Ok(None) };
         let listed = self.listed_in(&txn, place.block.root, dir)?;
@@ -130,8 +141,8 @@ impl NodeTable {
         if self.0.roots.get(&txn, &root.to_be_bytes())?.is_none() {
             return Ok(None);
         }
-        if let Some((first, _)) = self.listed_in(&txn, root, dir)? {
-            return Ok(Some(first));
+        if let Some(listed) = self.listed_in(&txn, root, dir)? {
+            return Ok(Some(listed.first));
         }
         let block = Block { root, kind: BlockKind::Entries { dir }, tree, count };
         let first = self.put_block(&mut txn, &block)?;
@@ -249,14 +260,14 @@ impl NodeTable {
         txn: &RoTxn<'_, AnyTls>,
         root: u32,
         dir: NodeId,
-    ) -> Result<Option<(u64, Block)>, TableError> {
+    ) -> Result<Option<Listed>, TableError> {
         let Some(value) = self.0.dirs.get(txn, &dir_key(root, dir))? else { return Ok(None) };
         let first = u64::from_be_bytes(value.try_into().map_err(|_| damaged("listing of", dir.0))?);
         let block = self.0.blocks.get(txn, &first.to_be_bytes())?;
         let block = block.and_then(|bytes| Block::decode(first, bytes));
         let of_dir = |block: &Block| block.root == root && block.kind == BlockKind::Entries { dir };
         let block = block.filter(of_dir).ok_or_else(|| damaged("block", first))?;
-        Ok(Some((first, block)))
+        Ok(Some(Listed { first, tree: block.tree, count: block.count }))
     }
 
     fn root_in(&self, txn: &RoTxn<'_, AnyTls>, number: u32) -> Result<Option<RootRecord>, TableError> {

@@ -1,15 +1,12 @@
-//! Names: lookup and listings, and the listing of a directory as everything below needs it.
+//! Names: from a directory and a name to a node, and from a node to the object behind it.
 
 use std::sync::Arc;
 
-use super::{Attr, Attrs, Dicfuse, DirEntry, Need, Stop, record::BlockKind, table::Place};
+use super::{Attr, Dicfuse, Need, Stop, record::BlockKind, table::Place};
 use crate::{
     origin::Want,
     types::{EntryKind, NodeId, Oid, RootId, Tree, TreeEntry},
 };
-
-/// Offsets of a listing: 0 is before `.`, 1 before `..`, and `n + 2` before entry `n` of the tree.
-const DOTS: u64 = 2;
 
 /// A directory that can be listed: its entries have ids.
 pub(super) struct Directory {
@@ -37,7 +34,14 @@ impl Directory {
         NodeId(self.first + index as u64)
     }
 
-    fn parent(&self) -> NodeId {
+    /// Attributes of entry `index`, whose size is known.
+    pub(super) fn attr(&self, index: usize, size: u64) -> Attr {
+        let kind = self.tree.entries()[index].kind;
+        Attr { node: self.node_of(index), kind, size, mtime: self.place.mtime }
+    }
+
+    /// What `..` is.
+    pub(super) fn parent(&self) -> NodeId {
         match self.place.block.kind {
             BlockKind::Top => NodeId::ROOT,
             BlockKind::Entries { dir } => dir,
@@ -59,35 +63,12 @@ impl Dicfuse {
         self.stat_entry(&directory, index as usize).map(Some)
     }
 
-    pub(super) fn list_root(&self, offset: u64, take: &mut dyn FnMut(DirEntry<'_>) -> bool) {
-        list_dots(NodeId::ROOT, NodeId::ROOT, offset, take);
-    }
-
-    pub(super) fn list(
-        &self,
-        dir: NodeId,
-        offset: u64,
-        attrs: Attrs,
-        take: &mut dyn FnMut(DirEntry<'_>) -> bool,
-    ) -> Result<(), Stop> {
-        let directory = self.directory(dir)?;
-        let from = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
-        let mut listing = Listing { dicfuse: self, directory: &directory, attrs };
-        if from < directory.tree.len() && listing.tell(from)? == Told::Unfetched {
-            return Err(self.sizes_from(&directory, from)?);
-        }
-        if list_dots(dir, directory.parent(), offset, take) {
-            listing.entries(from, take)?;
-        }
-        Ok(())
-    }
-
     /// The directory with ids for its entries; they are recorded when this returns.
     pub(super) fn directory(&self, dir: NodeId) -> Result<Directory, Stop> {
         let (place, listed) = self.inner.table.directory(dir)?.ok_or(Stop::NoNode(dir))?;
-        if let Some((first, block)) = listed {
-            let tree = self.tree_of(dir, block.tree, Some(block.count))?;
-            return Ok(Directory { place, tree, first });
+        if let Some(listed) = listed {
+            let tree = self.tree_of(dir, listed.tree, Some(listed.count))?;
+            return Ok(Directory { place, tree, first: listed.first });
         }
         let object = self.object(&place)?;
         let tree = match object.kind {
@@ -146,66 +127,6 @@ impl Dicfuse {
         self.inner.trees.insert(oid, tree.clone());
         Ok(Some(tree))
     }
-}
-
-/// A listing under way.
-struct Listing<'a> {
-    dicfuse: &'a Dicfuse,
-    directory: &'a Directory,
-    attrs: Attrs,
-}
-
-/// What a listing says of an entry.
-#[derive(PartialEq, Eq)]
-enum Told {
-    /// These attributes, or its name alone.
-    Entry(Option<Attr>),
-    /// Nothing before its size was fetched.
-    Unfetched,
-}
-
-impl Listing<'_> {
-    /// Decides entry by entry: whoever looked for unknown sizes in the whole directory would do so again for every answer
-    /// of a long listing.
-    fn tell(&mut self, index: usize) -> Result<Told, Stop> {
-        if self.attrs == Attrs::Omit {
-            return Ok(Told::Entry(None));
-        }
-        let attr = self.dicfuse.known_attr(self.directory, index)?;
-        if attr.is_some() || self.attrs == Attrs::Known {
-            return Ok(Told::Entry(attr));
-        }
-        if self.dicfuse.sizes_are_cheap(self.directory)? {
-            return Ok(Told::Unfetched);
-        }
-        self.attrs = Attrs::Known;
-        Ok(Told::Entry(None))
-    }
-
-    fn entries(&mut self, from: usize, take: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), Stop> {
-        for (index, entry) in self.directory.tree.entries().iter().enumerate().skip(from) {
-            let attr = match self.tell(index)? {
-                Told::Entry(attr) => attr,
-                // An answer without any entry would be the end of the directory.
-                Told::Unfetched if index == from => None,
-                Told::Unfetched => break, // the next question begins here, with a need
-            };
-            let next = index as u64 + DOTS + 1;
-            let node = self.directory.node_of(index);
-            if !take(DirEntry { node, kind: entry.kind, name: entry.name.as_bytes(), attr, next }) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Hands out what of `.` and `..` lies behind `offset`; says whether to go on.
-fn list_dots(dir: NodeId, parent: NodeId, offset: u64, take: &mut dyn FnMut(DirEntry<'_>) -> bool) -> bool {
-    let dots: [(NodeId, &[u8], u64); 2] = [(dir, b".", 1), (parent, b"..", 2)];
-    dots.into_iter()
-        .filter(|(_, _, next)| offset < *next)
-        .all(|(node, name, next)| take(DirEntry { node, kind: EntryKind::Tree, name, attr: None, next }))
 }
 
 /// A block of another length than its tree would give ids to nothing, or one id to two.

@@ -77,26 +77,23 @@ fn a_listing_with_attributes_fetches_cheap_sizes_first_and_others_never() {
 }
 
 #[test]
-fn a_listing_stops_before_an_unknown_size_and_goes_on_from_there() {
+fn a_listing_ends_before_a_size_far_behind_that_is_unknown_and_begins_there_with_a_need() {
     let world = World::new();
-    let blobs = ["1", "22", "333"].map(|content| world.repo.blob(content));
-    let ahead = world.repo.tree(&[("100644", "y", blobs[1])]);
-    let entries = [
-        ("40000", "ahead", ahead),
-        ("100644", "y", blobs[1]),
-        ("100644", "x", blobs[0]),
-        ("100644", "z", blobs[2]),
-    ];
-    let (_, top) = world.root(world.repo.tree(&entries));
-    let ahead = NodeId(top.0 + 1);
-    world.ask(|d| page(d, top, 0, Attrs::Omit, 99)).unwrap();
-    world.lookup(ahead, "y").unwrap();
-    let first = page(&world.dicfuse, top, 0, Attrs::Fetch, 99).unwrap();
-    let names: Vec<_> = first.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, [".", "..", "ahead", "y"]);
-    let asked = need(&world, |dicfuse| page(dicfuse, top, 4, Attrs::Fetch, 99));
-    assert_eq!(wants(&asked).0.len(), 2);
-    assert_eq!(world.list(top, Attrs::Fetch, 99).len(), 6);
+    let names: Vec<String> = (0..100).map(|i| format!("f{i}")).collect();
+    let blobs: Vec<Oid> = names.iter().map(|name| world.repo.blob(name)).collect();
+    let files: Vec<_> = names.iter().zip(&blobs).map(|(name, oid)| ("100644", name.as_str(), *oid)).collect();
+    let known = world.repo.tree(&files[..40]);
+    let (_, top) = world.root(world.repo.tree(&files));
+    world.list(world.root(known).1, Attrs::Fetch, 99);
+    world.ask(|dicfuse| page(dicfuse, top, 0, Attrs::Omit, 0)).unwrap();
+    let answer = page(&world.dicfuse, top, 0, Attrs::Fetch, 999).unwrap();
+    assert_eq!((answer.len(), answer[41].name.as_str(), answer[41].next), (42, "f39", 42));
+    assert!(answer[2..].iter().all(|entry| entry.attr.is_some()));
+    let asked = need(&world, |dicfuse| page(dicfuse, top, 42, Attrs::Fetch, 999));
+    assert_eq!((wants(&asked).0.len(), wants(&asked).0[0].0), (60, blobs[40]));
+    let asked = need(&world, |dicfuse| page(dicfuse, top, 30, Attrs::Fetch, 999));
+    assert_eq!(wants(&asked).0[0].0, blobs[40], "the first that is unknown, not the first of the answer");
+    assert_eq!(world.list(top, Attrs::Fetch, 999).len(), 102);
 }
 
 #[test]

@@ -186,6 +186,32 @@ fn a_table_lost_within_a_boot_never_gives_the_same_ids_again() {
 }
 
 #[test]
+fn a_table_that_cannot_be_opened_just_now_is_not_thrown_away() {
+    let dir = TempDir::new().unwrap();
+    let table = open(&dir, "b");
+    let (root, top) = add(&table, 0);
+    let second = NodeTable::open(&options(dir.path(), "b")).err().expect("it is open already");
+    assert!(matches!(second, TableError::Database(heed::Error::EnvAlreadyOpened)), "{second}");
+    drop(table);
+    let table = open(&dir, "b");
+    assert_eq!(table.top(root.id).unwrap(), Some((top, 100)));
+}
+
+#[test]
+fn a_way_through_more_than_4096_directories_is_refused_and_their_nodes_are_still_served() {
+    let dir = TempDir::new().unwrap();
+    let table = open(&dir, "b");
+    let (root, top) = add(&table, 0);
+    let deeper = |dir, _| NodeId(list(&table, &root, dir, 1).unwrap());
+    let deepest = (0..MAX_DEPTH).fold(top, deeper);
+    assert_eq!(table.way_to(deepest).unwrap().unwrap().1.len(), MAX_DEPTH);
+    let beyond = deeper(deepest, 0);
+    let refused = table.way_to(beyond);
+    assert!(matches!(refused, Err(TableError::TooDeep(node)) if node == beyond), "{refused:?}");
+    assert!(table.place(beyond).unwrap().is_some());
+}
+
+#[test]
 fn a_full_table_says_so_and_goes_on_answering() {
     let dir = TempDir::new().unwrap();
     let small = NodeTableOptions { map_bytes: 256 << 10, ..options(dir.path(), "b") };
