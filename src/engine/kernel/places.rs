@@ -139,7 +139,7 @@ mod tests {
             mount::make_private_mount(&path).unwrap();
         }
         assert_eq!(mounted_below(dir.path()), 6);
-        std::mem::drop(std::mem::ManuallyDrop::new(first)); // its process was killed
+        let _never_dropped = std::mem::ManuallyDrop::new(first); // as if its process was killed
         let second = Places::prepare(dir.path()).unwrap();
         assert_eq!(mounted_below(dir.path()), 2);
         assert_eq!(std::fs::read_dir(&second.layers).unwrap().count(), 0);
