@@ -39,7 +39,6 @@ use crate::{
 
 /// Carries out an order to mount.
 pub(super) fn mount(order: &MountOrder, hooks: Hooks) -> Result<Reply, Failure> {
-    refuse_second(&order.workspace)?;
     let map = order.map_owner.then(|| owner_map(&order.owner)).transpose()?;
     let point = point::open(&order.point, &order.owner, order.expect)?;
     hooks.reached(Step::Opened);
@@ -67,19 +66,6 @@ pub(super) fn probe(session: &Path) -> Result<Reply, Failure> {
     const NOBODY: u32 = 65534;
     let map = owner_map(&Owner { uid: NOBODY, gid: NOBODY, groups: Vec::new() })?;
     clone_lower(session, Some(&map)).map(|_| Reply::Done)
-}
-
-/// Two overlays on one upper directory spoil each other.
-fn refuse_second(workspace: &str) -> Result<(), Failure> {
-    let source = survey::source_of(workspace);
-    let table = mountinfo::read(mountinfo::Whose::Own).map_err(Failure::at("reading mountinfo"))?;
-    match table.iter().find(|entry| entry.source == source && survey::workspace_of(entry).is_some()) {
-        None => Ok(()),
-        Some(entry) => {
-            let reason = format!("this workspace is mounted already, at {}", entry.mount_point.display());
-            Err(Failure::point(PointFault::Busy, reason))
-        }
-    }
 }
 
 fn owner_map(owner: &Owner) -> Result<OwnedFd, Failure> {
@@ -225,8 +211,9 @@ impl Names {
         if bytes.len() <= LONGEST && bytes.iter().all(plain) {
             return Ok(path.to_owned());
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let fd = mount::open_beneath_no_links(rustix::fs::CWD, path, flags)
+        // The administrator's own path: its symlinks may be followed.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
             .map_err(Failure::at(format!("opening {}", path.display())))?;
         let name = mount::proc_path(fd.as_fd());
         self.open.push(fd);
