@@ -10,6 +10,36 @@
 //!                                     │ remove, unmount (ephemeral)
 //!                                     └──► Removing ──► (nothing)
 //! ```
+//!
+//! - [`state`]: the machine, pure
+//! - [`driver`]: carries its moves out; [`life`] is what users ask for, [`expiry`] what happens by itself
+//! - [`record`], [`disk`], [`trash`]: what is kept where, and how it goes
+//! - [`recover`]: what a start has to do, pure; [`recovery`] does it, [`stop`] is the other end
+//! - [`orphans`]: uppers without a record
+//! - [`table`], [`roots`], [`tasks`], [`options`]: who is there, what they stand on, who acts, what may be asked for
+//!
+//! Killed at any moment, the next start finishes or undoes: a record that says `Creating` was never acknowledged and
+//! goes (unless something was written), one that says `Mounting` or `Mounted` is mounted again, a record in the trash
+//! takes its upper with it. No changes of a durable workspace are ever deleted without the word of a user for it.
+
+mod disk;
+mod driver;
+mod expiry;
+mod inner;
+mod life;
+mod options;
+mod orphans;
+mod record;
+mod recover;
+mod recovery;
+mod roots;
+mod state;
+mod stop;
+mod table;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod trash;
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +48,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use self::{
+    disk::Disk,
+    inner::{Hook, Inner},
+    roots::{RootTable, Roots},
+};
 use crate::{
     config::Limits,
     dicfuse::Dicfuse,
@@ -220,94 +255,115 @@ pub struct AntaresConfig {
 
 /// The workspaces of this host. Cheap to clone.
 #[derive(Clone)]
-pub struct Antares {}
+pub struct Antares {
+    inner: Arc<Inner>,
+}
 
 impl Antares {
     /// Reads all records and recovers: dead mounts are detached, durable workspaces mounted again. Returns when the
     /// plan has been carried out as far as possible; a workspace that could not be mounted is `Failed` or `Displaced`,
     /// never lost, and never keeps the others from coming up.
     pub async fn open(
-        _config: AntaresConfig,
-        _engine: Arc<dyn OverlayEngine>,
-        _dicfuse: Dicfuse,
-        _store: ObjectStore,
+        config: AntaresConfig,
+        engine: Arc<dyn OverlayEngine>,
+        dicfuse: Dicfuse,
+        store: ObjectStore,
     ) -> Result<Antares, WorkspaceError> {
-        todo!()
+        Antares::open_on(config, engine, Arc::new((dicfuse, store)), Hook::default()).await
+    }
+
+    async fn open_on(
+        config: AntaresConfig,
+        engine: Arc<dyn OverlayEngine>,
+        roots: Arc<dyn Roots>,
+        hook: Hook,
+    ) -> Result<Antares, WorkspaceError> {
+        let (state_dir, upper_root) = (config.state_dir.clone(), config.upper_root.clone());
+        let disk = inner::blocking(move || Disk::open(&state_dir, &upper_root)).await?;
+        let roots = RootTable::new(roots, Arc::clone(&engine));
+        let inner = Arc::new(Inner::new(config, engine, disk, roots, hook)?);
+        recovery::recover(&inner).await?;
+        inner.tasks.spawn(expiry::watch_deadlines(Arc::downgrade(&inner)));
+        inner.tasks.spawn(expiry::watch_mounts(Arc::downgrade(&inner)));
+        Ok(Antares { inner })
     }
 
     /// Makes a workspace and mounts it. When it fails, or the future is dropped, nothing of it stays.
-    pub async fn create(&self, _owner: &Identity, _request: Create) -> Result<Workspace, WorkspaceError> {
-        todo!()
+    pub async fn create(&self, owner: &Identity, request: Create) -> Result<Workspace, WorkspaceError> {
+        life::create(&self.inner, owner, request).await
     }
 
-    /// Mounts a workspace that is not mounted, at its mount point or at another one.
+    /// Mounts a workspace that is not mounted, at its mount point or at another one. Goes on when the future is dropped.
     pub async fn mount(
         &self,
-        _scope: &Scope,
-        _id: &WorkspaceId,
-        _at: Option<PathBuf>,
+        scope: &Scope,
+        id: &WorkspaceId,
+        at: Option<PathBuf>,
     ) -> Result<Workspace, WorkspaceError> {
-        todo!()
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.run(life::mount(inner, scope.clone(), id.clone(), at)).await
     }
 
-    /// Unmounts. A durable workspace stays, an ephemeral one is removed.
-    pub async fn unmount(
-        &self,
-        _scope: &Scope,
-        _id: &WorkspaceId,
-        _lazy: bool,
-    ) -> Result<(), WorkspaceError> {
-        todo!()
+    /// Unmounts. A durable workspace stays, an ephemeral one is removed. Goes on when the future is dropped.
+    pub async fn unmount(&self, scope: &Scope, id: &WorkspaceId, lazy: bool) -> Result<(), WorkspaceError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.run(life::unmount(inner, scope.clone(), id.clone(), lazy)).await
     }
 
-    /// Unmounts and takes the workspace away for good; with changes in its upper only if `discard`.
+    /// Unmounts and takes the workspace away for good; with changes in its upper only if `discard`. Goes on when the
+    /// future is dropped.
+    ///
+    /// Without `discard`, `lazy` does not help against processes in a writable durable workspace: what they write after
+    /// the last look at the upper would be lost.
     pub async fn remove(
         &self,
-        _scope: &Scope,
-        _id: &WorkspaceId,
-        _discard: bool,
-        _lazy: bool,
+        scope: &Scope,
+        id: &WorkspaceId,
+        discard: bool,
+        lazy: bool,
     ) -> Result<(), WorkspaceError> {
-        todo!()
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.run(life::remove(inner, scope.clone(), id.clone(), discard, lazy)).await
     }
 
     /// One workspace.
-    pub fn get(&self, _scope: &Scope, _id: &WorkspaceId) -> Result<Workspace, WorkspaceError> {
-        todo!()
+    pub fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError> {
+        self.inner.get(scope, id)
     }
 
     /// All workspaces in `scope`, ordered by id.
-    pub fn list(&self, _scope: &Scope) -> Vec<Workspace> {
-        todo!()
+    pub fn list(&self, scope: &Scope) -> Vec<Workspace> {
+        scope.filter(self.inner.table.all())
     }
 
     /// Changes from now on, of all workspaces; a slow reader loses the oldest and is told so.
     pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Event> {
-        todo!()
+        self.inner.events.subscribe()
     }
 
-    /// Uppers without a record.
+    /// Uppers without a record. Reads the disk.
     pub fn orphans(&self) -> Result<Vec<Orphan>, WorkspaceError> {
-        todo!()
+        orphans::list(&self.inner)
     }
 
-    /// Makes an orphan a workspace of `owner` again: unmounted, on what `request` names.
+    /// Makes an orphan a workspace of `owner`, to whom its upper must belong, again: unmounted, on what `request` names.
     pub async fn adopt(
         &self,
-        _id: &WorkspaceId,
-        _owner: &Identity,
-        _request: Create,
+        id: &WorkspaceId,
+        owner: &Identity,
+        request: Create,
     ) -> Result<Workspace, WorkspaceError> {
-        todo!()
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.run(orphans::adopt(inner, id.clone(), owner.clone(), request)).await
     }
 
     /// Deletes an orphan's upper.
-    pub async fn discard(&self, _id: &WorkspaceId) -> Result<(), WorkspaceError> {
-        todo!()
+    pub async fn discard(&self, id: &WorkspaceId) -> Result<(), WorkspaceError> {
+        self.inner.tasks.run(orphans::discard(Arc::clone(&self.inner), id.clone())).await
     }
 
     /// Unmounts everything for a stop; records say that the durable ones are to be mounted at the next start.
     pub async fn shutdown(&self) {
-        todo!()
+        stop::shutdown(&self.inner).await;
     }
 }

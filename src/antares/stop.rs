@@ -1,0 +1,51 @@
+//! The end of the daemon: everything is unmounted within a bounded time; durable workspaces come back at the next start.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    inner::{Held, Inner},
+    life,
+    state::Input,
+    table::Entry,
+};
+
+/// Unmounts at once.
+const AT_ONCE: usize = 16;
+/// How long one workspace may take: to finish what is being done to it, and to be unmounted.
+const ONE: Duration = Duration::from_secs(8);
+/// How long all may take: systemd kills after 30 s, and sessions have to end after us.
+const ALL: Duration = Duration::from_secs(20);
+
+/// See [`super::Antares::shutdown`].
+pub(super) async fn shutdown(inner: &Arc<Inner>) {
+    inner.stopping.send_replace(true);
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut jobs = tokio::task::JoinSet::new();
+    for entry in inner.table.all() {
+        let (inner, permits) = (Arc::clone(inner), Arc::clone(&permits));
+        jobs.spawn(async move {
+            let permit = permits.acquire_owned().await;
+            if tokio::time::timeout(ONE, stop_one(&inner, &entry)).await.is_err() {
+                tracing::warn!(scorpio_workspace = %entry.id, "not unmounted in time; the next start detaches it");
+            }
+            drop(permit);
+        });
+    }
+    let all = async { while jobs.join_next().await.is_some() {} };
+    if tokio::time::timeout(ALL, all).await.is_err() {
+        tracing::warn!(left = jobs.len(), "stopping before all workspaces are unmounted");
+    }
+    inner.tasks.abort().await;
+    inner.trash.stop();
+}
+
+async fn stop_one(inner: &Inner, entry: &Arc<Entry>) {
+    let Some(mut held) = Held::when_free(entry).await else { return };
+    let core = held.core();
+    if let Err(error) = inner.perform(entry, core, Input::Stop, &mut inner.patience()).await {
+        tracing::warn!(scorpio_workspace = %entry.id, %error, "not unmounted; the next start detaches it");
+    }
+    life::bury_if_gone(inner, held);
+}
