@@ -1,5 +1,7 @@
 //! The FUSE layer against the kernel of this machine. Needs root; leaves no mount behind, whatever fails.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // a test that fails panics; 64-bit machines
+
 #[path = "fusedev_kernel/child.rs"]
 mod child;
 #[path = "fusedev_kernel/mount.rs"]

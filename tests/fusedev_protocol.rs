@@ -1,5 +1,7 @@
 //! The FUSE layer against a kernel played by the test, over a socket pair: what a real kernel does rarely or never.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // a test that fails panics; 64-bit machines
+
 use std::{
     os::fd::OwnedFd,
     sync::{Arc, Barrier, Mutex},
