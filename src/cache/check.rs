@@ -20,7 +20,8 @@ pub fn check(dir: &Path) -> Result<(), String> {
     let quiet = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     quiet.map_err(|why| format!("core files cannot be switched off: {why}"))?;
     let database = open::database_dir(dir);
-    pages::check(&database.join(database::DATA_FILE), &database::TABLE_NAMES).map_err(|why| why.to_string())?;
+    pages::check(&database.join(database::DATA_FILE), &database::TABLE_NAMES)
+        .map_err(|why| why.to_string())?;
     let database = Database::open_for_check(&database).map_err(|why| why.to_string())?;
     walk(&database)
 }

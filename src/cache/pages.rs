@@ -55,7 +55,11 @@ pub(super) fn check(path: &Path, names: &[&str]) -> Checked<()> {
     let mut walk = Walk { file, size, pages, last: 1, used: vec![0b11] };
     let meta = walk.newest_meta()?;
     walk.last = meta.last;
-    require(meta.last < pages.saturating_add(UNWRITTEN_PAGES), meta.page, "it counts more pages than there are")?;
+    require(
+        meta.last < pages.saturating_add(UNWRITTEN_PAGES),
+        meta.page,
+        "it counts more pages than there are",
+    )?;
     let words = usize::try_from(meta.last / 64 + 1).map_err(io::Error::other)?;
     walk.used.resize(words, 0);
     require(meta.free.flags == TABLE_INTEGER_KEY && meta.main.flags == 0, meta.page, "unknown flags")?;
@@ -64,7 +68,11 @@ pub(super) fn check(path: &Path, names: &[&str]) -> Checked<()> {
     let mut tables = Vec::new();
     walk.tree(&meta.main, Kind::Main, &mut tables)?;
     for (name, table) in tables {
-        require(names.iter().any(|known| known.as_bytes() == name), meta.main.root, "a table of unknown name")?;
+        require(
+            names.iter().any(|known| known.as_bytes() == name),
+            meta.main.root,
+            "a table of unknown name",
+        )?;
         let table = Table::read(&table);
         require(table.flags == 0, meta.main.root, "a table with unknown flags")?;
         walk.tree(&table, Kind::Plain, &mut Vec::new())?;
@@ -337,7 +345,8 @@ fn node(bytes: &[u8], is_leaf: bool) -> Option<(Node<'_>, usize)> {
     let len = if is_leaf { usize::try_from(low).ok()? } else { 0 };
     let here = if is_leaf && flags & NODE_BIG != 0 { 8 } else { len };
     let end = key_end.checked_add(here)?;
-    let node = Node { key: bytes.get(NODE_HEADER..key_end)?, flags, len, value: bytes.get(key_end..end)?, low };
+    let node =
+        Node { key: bytes.get(NODE_HEADER..key_end)?, flags, len, value: bytes.get(key_end..end)?, low };
     // Nodes start at even offsets.
     let padded = end.next_multiple_of(2);
     (padded <= bytes.len()).then_some((node, padded))
@@ -373,3 +382,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
+
+#[cfg(test)]
+mod tests;
