@@ -1,6 +1,7 @@
 //! The cache after crashes and corruption. Whatever happened to its files, opening it never takes the process down.
 //!
 //! Parts run in processes of their own: this test binary, started again with the name of one ignored test.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // tests may, in their own functions too
 
 use std::{
     ffi::OsString,

@@ -1,11 +1,12 @@
 //! A full disk under the cache: an error to whoever waits, nothing else, and gone when there is space again. Needs root.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // tests may, in their own functions too
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use scorpio::{
-    cache::{Cache, CacheOptions},
+    cache::{Cache, CacheOptions, Checker, Put},
     origin::{FetchError, Hint, Origin, ResolveError, Snapshot, Want},
     store::{ObjectStore, StoreLimits},
     types::{ObjectKind, Oid, OriginName, RepoPath},
@@ -139,4 +140,27 @@ async fn a_full_disk_fails_what_cannot_be_kept_and_heals() {
         fetch(oid).await.unwrap();
         assert_eq!(store.cached_blob(oid, 0, u32::MAX).unwrap(), Some(content));
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_cache_from_opening() {
+    let disk = Disk::new(16 << 20);
+    let options = |boot_id: &str| CacheOptions {
+        dir: disk.path().join("cache"),
+        map_bytes: 1 << 30,
+        inline_max_bytes: 64 << 10,
+        boot_id: boot_id.into(),
+        checker: Some(Checker::new("/bin/true", [])),
+    };
+    let (oid, content) = blob(1, 60_000);
+    let cache = Cache::open(options("boot")).unwrap();
+    cache.put(vec![Put::Blob(oid, content.clone())]).await.unwrap();
+    drop(cache);
+    disk.fill();
+    let cache = Cache::open(options("boot")).unwrap();
+    assert_eq!(cache.read_blob(oid, 0, u32::MAX).unwrap(), Some(content));
+    drop(cache);
+    // A new boot must write; where it cannot, the cache itself gives the room.
+    let cache = Cache::open(options("next boot")).unwrap();
+    assert!(!cache.has_blob(oid).unwrap());
 }

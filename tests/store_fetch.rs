@@ -1,4 +1,5 @@
 //! Promises of the store, over a real cache and an origin that counts, hangs and lies on demand.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // tests may, in their own functions too
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

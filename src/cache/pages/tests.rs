@@ -1,4 +1,5 @@
 //! No false alarm on what LMDB writes, and no crash of LMDB on what passes.
+#![allow(clippy::cast_possible_truncation)] // bytes made from counters
 
 use std::{fs, path::PathBuf};
 
