@@ -2,9 +2,32 @@
 //! read and readdir. Knows no user, no path on the host and no FUSE message.
 //!
 //! Every question is put in two steps: an answer from what is cached, at once and without waiting; or a [`Need`], which
-//! the caller has [`Dicfuse::fetch`]ed and then asks again.
+//! the caller has [`Dicfuse::fetch`]ed and then asks again. Every fetch that succeeds brings the answer nearer, so asking
+//! again ends.
+//!
+//! - `walk`: lookup
+//! - `listing`: readdir
+//! - `attrs`: attributes, and the sizes they need
+//! - `content`: files and symlinks
+//! - `way`: paths of nodes, as hints for origins
+//! - `trees`: parsed trees in memory
+//! - `table`: which node id stands for what; `env` and `marker` open it, `record` holds its bytes
 
-use std::path::PathBuf;
+mod attrs;
+mod content;
+mod env;
+mod listing;
+mod marker;
+mod record;
+mod table;
+mod trees;
+mod walk;
+mod way;
+
+pub use content::BadContent;
+pub use table::TableError;
+
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
@@ -14,6 +37,12 @@ use crate::{
     store::ObjectStore,
     types::{EntryKind, NodeId, OriginName, RootId, tree::BadTree},
 };
+
+use self::{table::NodeTable, trees::TreeCache};
+
+/// Bytes of parsed trees in memory: some 70,000 entries, a walk's working set. Half of it would parse the trees of a
+/// large directory and its children again and again; double gains nothing that the cache below does not give.
+const TREE_CACHE_BYTES: usize = 16 << 20;
 
 /// Where and how large the node table may be.
 #[derive(Clone, Debug)]
@@ -48,10 +77,22 @@ pub struct DirEntry<'a> {
     pub kind: EntryKind,
     /// Its name.
     pub name: &'a [u8],
-    /// Full attributes if all of them are known.
+    /// Full attributes if all of them are known; never for `.` and `..`, whose attributes the kernel does not take.
     pub attr: Option<Attr>,
     /// Offset to continue behind this entry.
     pub next: u64,
+}
+
+/// What a listing tells of its entries beyond name, kind and node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attrs {
+    /// Nothing (READDIR).
+    Omit,
+    /// Attributes of those whose size is known. Never a [`Need`] for sizes: the answer to give when fetching them failed,
+    /// for a listing does not fail because a size is unknown.
+    Known,
+    /// The same, but sizes that the origin tells cheaply are a [`Need`] first (READDIRPLUS).
+    Fetch,
 }
 
 /// Objects that must be in the cache before a question can be answered.
@@ -65,7 +106,7 @@ pub enum Need {
     Sizes {
         /// Whose blobs.
         origin: OriginName,
-        /// All whose sizes are unknown.
+        /// Those whose sizes are unknown, each blob once; at most 4096.
         wants: Vec<Want>,
         /// The one that was asked for.
         first: usize,
@@ -92,12 +133,26 @@ pub enum Stop {
         /// What is wrong with it.
         source: BadTree,
     },
+    /// The content cannot be served.
+    #[error("content of node {node} cannot be served: {reason}")]
+    BadContent {
+        /// The file or symlink.
+        node: NodeId,
+        /// What is wrong with it.
+        reason: BadContent,
+    },
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// The node table failed.
-    #[error("the node table failed: {0}")]
-    Nodes(String),
+    #[error(transparent)]
+    Nodes(#[from] TableError),
+}
+
+impl Stop {
+    fn need(need: Need) -> Stop {
+        Stop::Need(Box::new(need))
+    }
 }
 
 /// A root that is being served.
@@ -127,70 +182,103 @@ pub struct DicfuseStats {
 /// The tree of all roots. Cheap to clone; every method but [`Dicfuse::fetch`] is synchronous and never waits for an
 /// origin.
 #[derive(Clone)]
-pub struct Dicfuse {}
+pub struct Dicfuse {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    table: NodeTable,
+    store: ObjectStore,
+    trees: TreeCache,
+}
 
 impl Dicfuse {
     /// Opens the node table and serves the roots recorded in it.
-    pub fn open(_options: NodeTableOptions, _store: ObjectStore) -> Result<Dicfuse, Stop> {
-        todo!()
+    ///
+    /// Blocks for as long as removing the rest of a root takes that was being dropped when the process died.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever opens a table has no further use for them")]
+    pub fn open(options: NodeTableOptions, store: ObjectStore) -> Result<Dicfuse, Stop> {
+        let table = NodeTable::open(&options)?;
+        let trees = TreeCache::new(TREE_CACHE_BYTES);
+        Ok(Dicfuse { inner: Arc::new(Inner { table, store, trees }) })
     }
 
     /// Serves `snapshot` of `origin`: the root already there for that origin and tree, or a new one with `mtime`.
-    pub fn add_root(&self, _origin: &OriginName, _snapshot: &Snapshot, _mtime: i64) -> Result<Root, Stop> {
-        todo!()
+    ///
+    /// A root already there keeps its time, commit and path, which may differ from those given: the tree is the same, and
+    /// objects are asked for by the place where they were met first. So the commit of a workspace is not read from its
+    /// root. Not to be called while the same root is being dropped.
+    pub fn add_root(&self, origin: &OriginName, snapshot: &Snapshot, mtime: i64) -> Result<Root, Stop> {
+        Ok(self.inner.table.add_root(origin, snapshot, mtime)?)
     }
 
-    /// Forgets a root and its records. The caller knows that no mount stands on it any more.
-    pub fn drop_root(&self, _id: RootId) -> Result<(), Stop> {
-        todo!()
+    /// Forgets a root and its records; none of its ids and names is ever given again. The caller knows that no mount
+    /// stands on it any more. A root that is not there is `Ok`.
+    pub fn drop_root(&self, id: RootId) -> Result<(), Stop> {
+        Ok(self.inner.table.drop_root(id)?)
     }
 
     /// The roots being served.
     pub fn roots(&self) -> Result<Vec<Root>, Stop> {
-        todo!()
+        Ok(self.inner.table.roots()?)
     }
 
     /// The entry `name` of a directory; `Ok(None)` when there is surely none. Below [`NodeId::ROOT`] the names are
     /// those of roots, and a missing one must not be remembered by the kernel (a root may come).
-    pub fn lookup(&self, _parent: NodeId, _name: &[u8]) -> Result<Option<Attr>, Stop> {
-        todo!()
+    pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Option<Attr>, Stop> {
+        match parent {
+            NodeId::ROOT => self.lookup_root(name),
+            _ => self.lookup_entry(parent, name),
+        }
     }
 
     /// The attributes of a node.
-    pub fn getattr(&self, _node: NodeId) -> Result<Attr, Stop> {
-        todo!()
+    pub fn getattr(&self, node: NodeId) -> Result<Attr, Stop> {
+        match node {
+            NodeId::ROOT => Ok(Attr { node, kind: EntryKind::Tree, size: 0, mtime: 0 }),
+            _ => self.stat(node),
+        }
     }
 
-    /// The target of a symlink.
-    pub fn readlink(&self, _node: NodeId) -> Result<Bytes, Stop> {
-        todo!()
+    /// The target of a symlink, 1 to 4095 bytes.
+    pub fn readlink(&self, node: NodeId) -> Result<Bytes, Stop> {
+        self.read_target(node)
     }
 
     /// Exactly `min(len, size − offset)` bytes of a file.
-    pub fn read(&self, _node: NodeId, _offset: u64, _len: u32) -> Result<Bytes, Stop> {
-        todo!()
+    pub fn read(&self, node: NodeId, offset: u64, len: u32) -> Result<Bytes, Stop> {
+        self.read_file(node, offset, len)
     }
 
-    /// Hands entries from `offset` (0 or a former [`DirEntry::next`]) to `take` until it says false or all were given.
-    /// With `attrs`, entries carry their attributes where these are known, and sizes that the origin tells cheaply
-    /// are a [`Need`] first.
+    /// Hands entries from `offset` (0 or a former [`DirEntry::next`]) to `take` until it says false or all were given:
+    /// `.`, `..`, then the tree's, in its order. A [`Need`] comes before anything is handed out; a listing may end early
+    /// where the next entry has one.
     pub fn readdir(
         &self,
-        _dir: NodeId,
-        _offset: u64,
-        _attrs: bool,
-        _take: &mut dyn FnMut(DirEntry<'_>) -> bool,
+        dir: NodeId,
+        offset: u64,
+        attrs: Attrs,
+        take: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), Stop> {
-        todo!()
+        match dir {
+            NodeId::ROOT => self.list_root(offset, take),
+            _ => self.list(dir, offset, attrs, take)?,
+        }
+        Ok(())
     }
 
     /// Brings what a question needs into the cache.
-    pub async fn fetch(&self, _need: Need) -> Result<(), FetchError> {
-        todo!()
+    pub async fn fetch(&self, need: Need) -> Result<(), FetchError> {
+        let store = &self.inner.store;
+        match need {
+            Need::Tree(origin, want) => store.fetch_tree(&origin, want).await,
+            Need::Blob(origin, want) => store.fetch_blob(&origin, want).await,
+            Need::Sizes { origin, wants, first } => store.fetch_sizes(&origin, wants, first).await,
+        }
     }
 
     /// Counters.
     pub fn stats(&self) -> Result<DicfuseStats, Stop> {
-        todo!()
+        Ok(self.inner.table.stats()?)
     }
 }

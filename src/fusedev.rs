@@ -1,9 +1,38 @@
 //! The FUSE wire protocol over a `/dev/fuse` descriptor that we hold ourselves. Knows nothing of git.
+//!
+//! ```text
+//! worker ─ read ─► decode ─► policy ──► FileSystem::ask ─┬─ Now ────────► encode ─ write ─► kernel
+//!                                │                       └─ Later ─► park ─┘
+//!                                └─ ENOSYS, EROFS, nothing              ▲ INTERRUPT, deadline, bound
+//! ```
+//!
+//! - [`abi`]: numbers and structures; [`decode`], [`encode`], [`listing`]: bytes to requests, answers to bytes;
+//! - [`policy`]: what is done with each opcode; [`init`]: the handshake and its record; all pure;
+//! - [`park`]: the questions that wait; [`asker`]: whom they are accounted to; [`counters`];
+//! - [`device`], [`worker`], [`session`]: the descriptor, the threads on it, their owner.
+//!
+//! A session is stateless: node ids are permanent, handles are 0, FORGET and RELEASE mean nothing. So whoever holds
+//! the descriptor can answer any request, and [`Session::resume`] goes on where another process stopped.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+mod abi;
+mod asker;
+mod counters;
+mod decode;
+mod device;
+mod encode;
+mod init;
+mod listing;
+mod park;
+mod policy;
+mod session;
+mod worker;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+pub use self::{device::open_device, init::NegotiatedError, listing::DirBuffer, session::Session};
 
 /// Attributes of an inode as the protocol carries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,32 +110,20 @@ pub enum Answer {
     Data(Bytes),
     /// A listing, built with [`DirBuffer`].
     Listing(DirBuffer),
-    /// A failure, which the kernel does not remember.
+    /// Size and use of the file system.
+    StatFs(Usage),
+    /// A failure, which the kernel does not remember: also ENOENT, for a name that may come to be. One to 511, and
+    /// never ENOSYS, except to [`Question::StatFs`] for an empty [`Usage`].
     Errno(i32),
 }
 
-/// The entries of one READDIR or READDIRPLUS answer, bounded by the room the kernel gave.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DirBuffer {}
-
-impl DirBuffer {
-    /// An empty answer with `room` bytes, with or without attributes.
-    pub fn new(_room: u32, _plus: bool) -> DirBuffer {
-        todo!()
-    }
-
-    /// Appends an entry; `false` when it does not fit any more. Without `attr` a READDIRPLUS entry is a plain name
-    /// that the kernel looks up when it needs it. `kind_mode` holds the type bits; `next` is the offset behind it.
-    pub fn push(
-        &mut self,
-        _ino: u64,
-        _next: u64,
-        _kind_mode: u32,
-        _name: &[u8],
-        _attr: Option<FileAttr>,
-    ) -> bool {
-        todo!()
-    }
+/// Size and use of a file system, for `df`. Nothing of it is free: it is read-only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Number of inodes.
+    pub files: u64,
 }
 
 /// Who asks.
@@ -169,6 +186,10 @@ pub struct SessionStats {
     pub refused: u64,
     /// Questions dropped because their asker was interrupted.
     pub interrupted: u64,
+    /// Messages that were not understood; answered EIO.
+    pub malformed: u64,
+    /// Panics of the file system and answers of it that could not be passed on; answered EIO.
+    pub faults: u64,
 }
 
 /// Why a session cannot be made.
@@ -187,41 +208,9 @@ pub enum SessionError {
     Kernel(String),
 }
 
-/// A running session: worker threads on the device. Stops and joins them when dropped.
-pub struct Session {}
-
 /// What the session asks of the kernel at INIT.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
     /// Ask for `FUSE_ALLOW_IDMAP` (kernel ≥ 6.12) and fail when it is not granted.
     pub idmap: bool,
-}
-
-impl Session {
-    /// Waits for the kernel's INIT on `device` (already given to a mount), answers it and starts the workers.
-    /// Futures run on `runtime`.
-    pub fn start(
-        _device: OwnedFd,
-        _fs: Arc<dyn FileSystem>,
-        _features: Features,
-        _limits: SessionLimits,
-        _runtime: tokio::runtime::Handle,
-    ) -> Result<Session, SessionError> {
-        todo!()
-    }
-
-    /// What was negotiated.
-    pub fn negotiated(&self) -> &Negotiated {
-        todo!()
-    }
-
-    /// Counters.
-    pub fn stats(&self) -> SessionStats {
-        todo!()
-    }
-
-    /// Whether the kernel has ended the session (its last mount is gone, or it was aborted).
-    pub fn is_over(&self) -> bool {
-        todo!()
-    }
 }

@@ -1,17 +1,30 @@
 //! Where history lives: the trait every origin implements, and what can go wrong in reaching one.
 //!
+//! - [`open`]: an origin as the configuration describes it
 //! - [`git`]: any local git repository
+//! - [`account`]: whose rights a repository is read with
 //! - [`limits`]: a decorator with deadlines and a bound on requests in flight
 //! - [`faults`]: a decorator that misbehaves on demand, for tests
 //!
 //! An origin hands out bytes; it is never believed. [`crate::store`] checks every answer against its id.
 
-use std::time::Duration;
+pub mod account;
+pub mod faults;
+pub mod git;
+pub mod limits;
+
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::types::{Oid, OriginName, RepoPath};
+pub use self::{account::default_reader, limits::Limits};
+use self::{git::GitOrigin, limits::Limited};
+use crate::{
+    config::OriginKind,
+    sys::identity::Identity,
+    types::{Oid, OriginName, RepoPath},
+};
 
 /// One object that is wanted, and where it was met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,4 +178,59 @@ pub trait Origin: Send + Sync + 'static {
 
     /// Whether [`Origin::sizes`] costs little enough to be asked whenever a directory is listed with attributes.
     fn sizes_are_cheap(&self) -> bool;
+}
+
+#[async_trait]
+impl<O: Origin + ?Sized> Origin for Arc<O> {
+    fn name(&self) -> &OriginName {
+        (**self).name()
+    }
+
+    async fn resolve(&self, rev: Option<&str>, path: &RepoPath) -> Result<Snapshot, ResolveError> {
+        (**self).resolve(rev, path).await
+    }
+
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+        (**self).trees(wants).await
+    }
+
+    async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+        (**self).blobs(wants).await
+    }
+
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+        (**self).sizes(wants).await
+    }
+
+    fn sizes_are_cheap(&self) -> bool {
+        (**self).sizes_are_cheap()
+    }
+}
+
+/// Why an origin cannot exist, however its source may be doing. A source that is merely away is no such reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("origin `{origin}` cannot be set up: {reason}")]
+pub struct OpenError {
+    /// Which origin.
+    pub origin: OriginName,
+    /// What hinders it.
+    pub reason: git::OpenError,
+}
+
+/// The origin that `kind` describes, read with the rights of `reader` and kept within `limits`.
+///
+/// Returns at once. Whether its source is there shows with the first request, and in the journal.
+pub fn open(
+    name: &OriginName,
+    kind: &OriginKind,
+    reader: Identity,
+    limits: Limits,
+) -> Result<Arc<dyn Origin>, OpenError> {
+    match kind {
+        OriginKind::Git { path, .. } => {
+            let origin = GitOrigin::open(name.clone(), path, reader);
+            let origin = origin.map_err(|reason| OpenError { origin: name.clone(), reason })?;
+            Ok(Arc::new(Limited::new(origin, limits)))
+        }
+    }
 }

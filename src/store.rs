@@ -1,11 +1,31 @@
 //! The only way to an object: the cache first, then the origin; verified, and one flight per object however many wait.
+//!
+//! - [`flights`]: who brings an object and who waits for it
+//! - [`source`]: an origin, asked and checked
+//! - [`room`]: the bound on bytes under way
+//!
+//! No failure is remembered: it is told to those who wait at that moment, and the next to ask asks the origin again.
+//!
+//! Sizes come from origins before the content does, and cannot be verified until then. When a verified blob has another
+//! length than was said, its true size is what [`ObjectStore::cached_size`] tells from then on, but until the next boot
+//! [`ObjectStore::cached_blob`] answers [`CacheError::SizeDisputed`]: a kernel that was told the other size would take
+//! the right content for a file cut short (and keep it so), or would show zeros at its end. An error it does not keep.
+
+mod flights;
+mod room;
+mod source;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
+use self::{
+    flights::{Cargo, Flights, Outcome, Ticket, Waiting, What},
+    room::Room,
+    source::Source,
+};
 use crate::{
-    cache::{Cache, CacheError, CacheStats},
+    cache::{Cache, CacheError, CacheStats, Put},
     origin::{FetchError, Origin, Want},
     types::{Oid, OriginName},
 };
@@ -26,75 +46,257 @@ pub struct FetchStats {
     pub fetched: u64,
     /// Bytes that came.
     pub bytes: u64,
-    /// Objects that did not come, or came wrong.
+    /// Objects and sizes that did not come, or came wrong.
     pub failed: u64,
+    /// Sizes asked of the origin.
+    pub sizes: u64,
 }
 
 /// Cache and origins behind one door. Cheap to clone.
 ///
 /// The `cached_*` methods never wait for an origin and are safe on FUSE worker threads. The `fetch_*` methods return
-/// when the object is in the cache (or known not to come); a caller that stops waiting does not stop the flight.
+/// when the object is in the cache (or known not to come); a caller that stops waiting does not stop the flight. They
+/// must be called within a tokio runtime, which must not end before the store is done with.
 #[derive(Clone)]
-pub struct ObjectStore {}
+pub struct ObjectStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cache: Cache,
+    sources: BTreeMap<OriginName, Arc<Source>>,
+    flights: Flights,
+    room: Room,
+    batch: usize,
+}
+
+/// A size that this call has to bring.
+type SizeFlight = (Want, Ticket);
 
 impl ObjectStore {
     /// A store over `cache` and the origins of this host.
     pub fn new(
-        _cache: Cache,
-        _origins: BTreeMap<OriginName, Arc<dyn Origin>>,
-        _limits: StoreLimits,
+        cache: Cache,
+        origins: BTreeMap<OriginName, Arc<dyn Origin>>,
+        limits: StoreLimits,
     ) -> ObjectStore {
-        todo!()
+        let source = |(name, origin): (OriginName, _)| (name.clone(), Arc::new(Source::new(name, origin)));
+        let shared = Shared {
+            cache,
+            sources: origins.into_iter().map(source).collect(),
+            flights: Flights::default(),
+            room: Room::new(limits.flight_bytes),
+            batch: limits.batch.max(1),
+        };
+        ObjectStore { shared: Arc::new(shared) }
     }
 
     /// The origin of that name.
-    pub fn origin(&self, _name: &OriginName) -> Option<Arc<dyn Origin>> {
-        todo!()
+    pub fn origin(&self, name: &OriginName) -> Option<Arc<dyn Origin>> {
+        self.shared.sources.get(name).map(|source| source.origin.clone())
     }
 
     /// The raw body of a tree, if it is here.
-    pub fn cached_tree(&self, _oid: Oid) -> Result<Option<Bytes>, CacheError> {
-        todo!()
+    pub fn cached_tree(&self, oid: Oid) -> Result<Option<Bytes>, CacheError> {
+        if oid == Oid::EMPTY_TREE { Ok(Some(Bytes::new())) } else { self.shared.cache.tree(oid) }
     }
 
     /// The size of a blob, if it is known.
-    pub fn cached_size(&self, _oid: Oid) -> Result<Option<u64>, CacheError> {
-        todo!()
+    pub fn cached_size(&self, oid: Oid) -> Result<Option<u64>, CacheError> {
+        self.shared.cache.size(oid)
     }
 
-    /// Exactly `min(len, size − offset)` bytes of a blob, if it is here.
-    pub fn cached_blob(&self, _oid: Oid, _offset: u64, _len: u32) -> Result<Option<Bytes>, CacheError> {
-        todo!()
+    /// The sizes of many blobs in one look, each if it is known.
+    pub fn cached_sizes(&self, oids: &[Oid]) -> Result<Vec<Option<u64>>, CacheError> {
+        self.shared.cache.sizes(oids)
+    }
+
+    /// Exactly `min(len, size − offset)` bytes of a blob, if it is here; [`CacheError::SizeDisputed`] if it does not
+    /// have the size that was given out for it.
+    pub fn cached_blob(&self, oid: Oid, offset: u64, len: u32) -> Result<Option<Bytes>, CacheError> {
+        self.shared.cache.read_blob(oid, offset, len)
     }
 
     /// Brings one tree into the cache.
-    pub async fn fetch_tree(&self, _origin: &OriginName, _want: Want) -> Result<(), FetchError> {
-        todo!()
+    pub async fn fetch_tree(&self, origin: &OriginName, want: Want) -> Result<(), FetchError> {
+        self.fetch(origin, What::Tree, want).await
     }
 
     /// Brings one blob into the cache.
-    pub async fn fetch_blob(&self, _origin: &OriginName, _want: Want) -> Result<(), FetchError> {
-        todo!()
+    pub async fn fetch_blob(&self, origin: &OriginName, want: Want) -> Result<(), FetchError> {
+        self.fetch(origin, What::Blob, want).await
+    }
+
+    async fn fetch(&self, origin: &OriginName, what: What, want: Want) -> Result<(), FetchError> {
+        let source = self.shared.source(origin)?;
+        if self.shared.is_here(what, want.oid)? {
+            return Ok(());
+        }
+        let (waiting, ticket) = self.shared.join(&source, what, want.oid);
+        if let Some(ticket) = ticket {
+            let (shared, source) = (self.shared.clone(), source.clone());
+            tokio::spawn(async move {
+                let result = shared.bring(&source, what, &want).await;
+                ticket.land(result);
+            });
+        }
+        landed(&source, waiting).await
     }
 
     /// Learns sizes in bulk: returns as soon as that of `wants[first]` is known (or known not to come); the others
-    /// follow in the background. Failures of the others are not reported.
+    /// follow in the background, in batches. Failures of the others are not reported. A size that is known or already
+    /// asked for is not asked for again. With `first` out of range nothing is waited for.
     pub async fn fetch_sizes(
         &self,
-        _origin: &OriginName,
-        _wants: Vec<Want>,
-        _first: usize,
+        origin: &OriginName,
+        wants: Vec<Want>,
+        first: usize,
     ) -> Result<(), FetchError> {
-        todo!()
+        let source = self.shared.source(origin)?;
+        let Plan { waiting, wanted, others } = self.shared.plan_sizes(&source, wants, first)?;
+        // The wanted one goes alone: an answer comes when a whole batch has it, and a sibling may hang.
+        for batch in [wanted, others] {
+            if !batch.is_empty() {
+                let (shared, source) = (self.shared.clone(), source.clone());
+                tokio::spawn(async move { shared.bring_sizes(&source, batch).await });
+            }
+        }
+        match waiting {
+            Some(waiting) => landed(&source, waiting).await,
+            None => Ok(()),
+        }
     }
 
     /// Counters per origin.
     pub fn fetch_stats(&self) -> BTreeMap<OriginName, FetchStats> {
-        todo!()
+        self.shared.sources.iter().map(|(name, source)| (name.clone(), source.stats())).collect()
     }
 
     /// Counters of the cache.
     pub fn cache_stats(&self) -> Result<CacheStats, CacheError> {
-        todo!()
+        self.shared.cache.stats()
     }
+}
+
+/// Who asks for which size of a directory.
+struct Plan {
+    /// The flight of the wanted one, unless its size is known.
+    waiting: Option<Waiting>,
+    /// The wanted one, if nobody is on the way for it.
+    wanted: Vec<SizeFlight>,
+    /// All others that are neither known nor under way.
+    others: Vec<SizeFlight>,
+}
+
+impl Shared {
+    fn source(&self, origin: &OriginName) -> Result<Arc<Source>, FetchError> {
+        self.sources.get(origin).cloned().ok_or_else(|| FetchError::Unreachable {
+            origin: origin.clone(),
+            reason: "it is not configured on this host".into(),
+        })
+    }
+
+    fn is_here(&self, what: What, oid: Oid) -> Result<bool, FetchError> {
+        let found = match what {
+            What::Tree if oid == Oid::EMPTY_TREE => Ok(true),
+            What::Tree => self.cache.has_tree(oid),
+            What::Blob => self.cache.has_blob(oid),
+            What::Size => self.cache.size(oid).map(|size| size.is_some()),
+        };
+        found.map_err(|why| not_stored(oid, &why))
+    }
+
+    fn join(&self, source: &Source, what: What, oid: Oid) -> (Waiting, Option<Ticket>) {
+        self.flights.join(Cargo { origin: source.name.clone(), what, oid })
+    }
+
+    /// The flight itself. What another flight brought in between, or what only has to be looked at again, is not fetched.
+    async fn bring(&self, source: &Source, what: What, want: &Want) -> Result<(), FetchError> {
+        let oid = want.oid;
+        let _room = match what {
+            What::Blob => {
+                if self.cache.recheck(oid).await.map_err(|why| not_stored(oid, &why))? {
+                    return Ok(());
+                }
+                let size = self.cache.size(oid).map_err(|why| not_stored(oid, &why))?;
+                self.room.take(size).await
+            }
+            _ if self.is_here(what, oid)? => return Ok(()),
+            _ => None,
+        };
+        let body = source.object(what, want).await?;
+        let put = if what == What::Tree { Put::Tree(oid, body) } else { Put::Blob(oid, body) };
+        self.keep(oid, vec![put]).await
+    }
+
+    async fn keep(&self, oid: Oid, puts: Vec<Put>) -> Result<(), FetchError> {
+        self.cache.put(puts).await.map_err(|why| {
+            tracing::warn!(oid = %oid, error = %why, "what an origin sent could not be kept");
+            not_stored(oid, &why)
+        })
+    }
+
+    fn plan_sizes(&self, source: &Source, wants: Vec<Want>, first: usize) -> Result<Plan, FetchError> {
+        let oids: Vec<Oid> = wants.iter().map(|want| want.oid).collect();
+        let known = self.cache.sizes(&oids);
+        let known =
+            known.map_err(|why| not_stored(oids.get(first).copied().unwrap_or(Oid::EMPTY_TREE), &why))?;
+        let mut plan = Plan { waiting: None, wanted: Vec::new(), others: Vec::new() };
+        // The wanted one boards first: named twice in the list, it must not wait for the batch of its other self.
+        let mut unknown: Vec<(usize, Want)> =
+            wants.into_iter().enumerate().filter(|(index, _)| known[*index].is_none()).collect();
+        unknown.sort_by_key(|(index, _)| *index != first);
+        for (index, want) in unknown {
+            let (waiting, ticket) = self.join(source, What::Size, want.oid);
+            let flight = ticket.map(|ticket| (want, ticket));
+            if index == first {
+                plan.waiting = Some(waiting);
+                plan.wanted.extend(flight);
+            } else {
+                plan.others.extend(flight);
+            }
+        }
+        Ok(plan)
+    }
+
+    async fn bring_sizes(&self, source: &Source, flights: Vec<SizeFlight>) {
+        let mut flights = flights.into_iter();
+        loop {
+            let batch: Vec<SizeFlight> = flights.by_ref().take(self.batch).collect();
+            if batch.is_empty() {
+                return;
+            }
+            self.bring_batch(source, batch).await;
+        }
+    }
+
+    async fn bring_batch(&self, source: &Source, batch: Vec<SizeFlight>) {
+        // A flight that ended between the look and the joining has brought its size already.
+        let (known, asked): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|(want, _)| self.is_here(What::Size, want.oid) == Ok(true));
+        known.into_iter().for_each(|(_, ticket)| ticket.land(Ok(())));
+        if asked.is_empty() {
+            return;
+        }
+        let (wants, tickets): (Vec<Want>, Vec<Ticket>) = asked.into_iter().unzip();
+        let answers = source.sizes(&wants).await;
+        let sizes = wants.iter().zip(&answers);
+        let puts: Vec<Put> =
+            sizes.filter_map(|(want, size)| Some(Put::Size(want.oid, *size.as_ref().ok()?))).collect();
+        let kept = if puts.is_empty() { Ok(()) } else { self.keep(wants[0].oid, puts).await };
+        for (ticket, answer) in tickets.into_iter().zip(answers) {
+            ticket.land(answer.and_then(|_| kept.clone()));
+        }
+    }
+}
+
+async fn landed(source: &Source, waiting: Waiting) -> Result<(), FetchError> {
+    match waiting.outcome().await {
+        Outcome::Landed(result) => result,
+        Outcome::Lost => Err(source.unreachable("the fetch broke off".into())),
+    }
+}
+
+fn not_stored(oid: Oid, why: &CacheError) -> FetchError {
+    FetchError::NotStored { oid, reason: why.to_string() }
 }

@@ -3,6 +3,7 @@
 //! - [`identity`]: a user's ids, and acting as that user
 //! - [`mount`]: the new mount API
 //! - [`mountinfo`]: what is mounted; parsing apart from reading
+//! - [`userns`]: a table of ids for an idmapped mount
 //! - [`durable`]: files that are there whole or not at all
 //! - [`peer`]: who is at the other end of a Unix socket
 //! - [`boot`]: ids of this boot and this mount namespace
@@ -13,3 +14,4 @@ pub mod identity;
 pub mod mount;
 pub mod mountinfo;
 pub mod peer;
+pub mod userns;

@@ -1,8 +1,15 @@
 //! [`Oid`]: the SHA-1 id of a git object. An id is either parsed or computed, never assumed.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    io::{self, Read},
+    str::FromStr,
+};
 
 use sha1_checked::{Digest, Sha1};
+
+/// Bytes that [`Oid::of_reader`] asks for at a time: large enough that the hash is what takes the time.
+const READ_CHUNK: usize = 256 << 10;
 
 /// Id of a git object: SHA-1 over `"<kind> <len>\0"` and the body.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +65,28 @@ impl Oid {
         hasher.update(body);
         let result = hasher.try_finalize();
         (!result.has_collision()).then(|| Oid((*result.hash()).into()))
+    }
+
+    /// The id of what `reader` gives, which should be `len` bytes, as an object of `kind`; in constant memory.
+    ///
+    /// `None` as in [`Oid::of`], and when `reader` gives more or fewer bytes.
+    pub fn of_reader(kind: ObjectKind, len: u64, mut reader: impl Read) -> io::Result<Option<Oid>> {
+        let mut hasher = Sha1::builder().safe_hash(false).build();
+        hasher.update(format!("{kind} {len}\0"));
+        let mut buffer = vec![0; READ_CHUNK];
+        let mut seen = 0;
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
+                Err(why) => return Err(why),
+            };
+            hasher.update(&buffer[..count]);
+            seen += count as u64;
+        }
+        let result = hasher.try_finalize();
+        Ok((seen == len && !result.has_collision()).then(|| Oid((*result.hash()).into())))
     }
 }
 
@@ -118,6 +147,17 @@ mod tests {
         assert_eq!(Oid::of(ObjectKind::Blob, b"").unwrap().to_string(), empty_blob);
         assert_eq!(Oid::of(ObjectKind::Tree, b"").unwrap(), Oid::EMPTY_TREE);
         assert_eq!(empty_blob.to_uppercase().parse::<Oid>().unwrap().to_string(), empty_blob);
+    }
+
+    #[test]
+    fn a_reader_gives_the_id_of_its_bytes_and_must_have_the_length() {
+        let body = vec![7; 3 * READ_CHUNK + 1];
+        let len = body.len() as u64;
+        let id = Oid::of(ObjectKind::Blob, &body);
+        assert_eq!(Oid::of_reader(ObjectKind::Blob, len, body.as_slice()).unwrap(), id);
+        for wrong in [0, len - 1, len + 1] {
+            assert_eq!(Oid::of_reader(ObjectKind::Blob, wrong, body.as_slice()).unwrap(), None, "{wrong}");
+        }
     }
 
     #[test]

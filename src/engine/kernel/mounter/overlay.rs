@@ -1,0 +1,236 @@
+//! Making a workspace's mount.
+//!
+//! ```text
+//! open and check the point      as the user
+//! clone the lower, map owners   attached nowhere
+//! attach it in layers/<id>      overlayfs takes layers by path on every kernel, by descriptor only on the newest
+//! make the overlay              attached nowhere; keeps private copies of its layers
+//! detach layers/<id>
+//! attach the overlay            at the descriptor of the first step
+//! ```
+//!
+//! Killed anywhere before the last step, it leaves at most `layers/<id>`, which [`super::unmount::abandon`] removes.
+
+use std::{
+    fmt::Write as _,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::OFlags;
+
+use super::{
+    hooks::{Hooks, Step},
+    point,
+    protocol::{Failure, MountOrder, Owner, Reply, UpperOrder},
+    unmount,
+};
+use crate::{
+    engine::{PointFault, kernel::survey},
+    sys::{
+        mount::{self, FsContext, MountFlags},
+        mountinfo, userns,
+    },
+};
+
+/// Carries out an order to mount.
+pub(super) fn mount(order: &MountOrder, hooks: Hooks) -> Result<Reply, Failure> {
+    let map = order.map_owner.then(|| owner_map(&order.owner)).transpose()?;
+    let point = point::open(&order.point, &order.owner, order.expect)?;
+    hooks.reached(Step::Opened);
+    let lower = clone_lower(&order.lower, map.as_ref())?;
+    hooks.reached(Step::Cloned);
+    let layer = Layer::attach(&order.layers, &order.workspace, &lower)?;
+    drop(lower);
+    hooks.reached(Step::Attached);
+    let overlay = make_overlay(order, &layer.path, hooks)?;
+    hooks.reached(Step::Created);
+    layer.remove()?;
+    hooks.reached(Step::Detached);
+    let mount_id = mount::mount_id(overlay.as_fd()).map_err(Failure::at("finding the new mount's id"))?;
+    mount::attach(overlay.as_fd(), point.fd.as_fd())?;
+    if let Err(failure) = check_place(mount_id, &point) {
+        mount::detach(overlay.as_fd())?;
+        return Err(failure);
+    }
+    hooks.reached(Step::Placed);
+    Ok(Reply::Mounted { mount_id, dev: point.dev, ino: point.ino })
+}
+
+/// Tries, on the session mounted at `session`, all that mapping owners needs.
+pub(super) fn probe(session: &Path) -> Result<Reply, Failure> {
+    const NOBODY: u32 = 65534;
+    let map = owner_map(&Owner { uid: NOBODY, gid: NOBODY, groups: Vec::new() })?;
+    clone_lower(session, Some(&map)).map(|_| Reply::Done)
+}
+
+fn owner_map(owner: &Owner) -> Result<OwnedFd, Failure> {
+    userns::mapping_root_to(owner.uid, owner.gid).map_err(Failure::at("making a user namespace"))
+}
+
+fn clone_lower(lower: &Path, map: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+    let clone = mount::clone_tree(lower)?;
+    mount::set_attributes(clone.as_fd(), MountFlags::SEALED, map.map(AsFd::as_fd))?;
+    Ok(clone)
+}
+
+/// The lower, attached where overlayfs can find it by name. Detached when dropped.
+struct Layer {
+    path: PathBuf,
+    standing: bool,
+}
+
+impl Layer {
+    fn attach(layers: &Path, workspace: &str, lower: &OwnedFd) -> Result<Layer, Failure> {
+        unmount::clear_layer(layers, workspace)?;
+        let path = layers.join(workspace);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(Failure::at("making a directory for the lower"))?;
+        let layer = Layer { path, standing: true };
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let target = mount::open_beneath_no_links(rustix::fs::CWD, &layer.path, flags)
+            .map_err(Failure::at("opening the directory for the lower"))?;
+        mount::attach(lower.as_fd(), target.as_fd())?;
+        Ok(layer)
+    }
+
+    fn remove(mut self) -> Result<(), Failure> {
+        self.standing = false;
+        mount::unmount(&self.path, mount::Unmount::Lazily)?;
+        std::fs::remove_dir(&self.path).map_err(Failure::at("removing the directory for the lower"))
+    }
+}
+
+impl Drop for Layer {
+    fn drop(&mut self) {
+        if self.standing {
+            // On the way out with another error; what stays is removed by the engine, which then sends an abandon.
+            let _ = mount::unmount(&self.path, mount::Unmount::Lazily);
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// How the lower layers are named to overlayfs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    /// `lowerdir+=a`, `lowerdir+=b`: kernel ≥ 6.8.
+    OneByOne,
+    /// `lowerdir=a:b`.
+    Joined,
+}
+
+fn make_overlay(order: &MountOrder, lower: &Path, hooks: Hooks) -> Result<OwnedFd, Failure> {
+    if hooks.lower_by_string() {
+        return configure_overlay(order, lower, Naming::Joined);
+    }
+    match configure_overlay(order, lower, Naming::OneByOne) {
+        // An older kernel says so at the parameter or only when the file system is made. Where the cause is another
+        // one, the second attempt fails in the same way and tells it.
+        Err(failure) if failure.errno() == Some(libc::EINVAL) => {
+            configure_overlay(order, lower, Naming::Joined)
+        }
+        result => result,
+    }
+}
+
+fn configure_overlay(order: &MountOrder, lower: &Path, naming: Naming) -> Result<OwnedFd, Failure> {
+    let context = FsContext::open("overlay")?;
+    let mut names = Names::default();
+    context.set("source", survey::source_of(&order.workspace).as_os_str())?;
+    match &order.upper {
+        UpperOrder::Writable { upper, work, volatile } => {
+            set_lowers(&context, naming, &[names.of(lower)?])?;
+            context.set("upperdir", names.of(upper)?.as_path())?;
+            context.set("workdir", names.of(work)?.as_path())?;
+            // Without these, chmod of a large file copies it and mv of a directory fails with EXDEV.
+            context.set("metacopy", "on")?;
+            context.set("redirect_dir", "on")?;
+            if *volatile {
+                context.set_flag("volatile")?;
+            }
+        }
+        UpperOrder::ReadOnly { empty } => {
+            // Uppermost, so that the mount's root has its owner and mode.
+            let lowers = [names.of(empty)?, names.of(lower)?];
+            set_lowers(&context, naming, &lowers)?;
+        }
+    }
+    // One st_dev for the whole mount.
+    context.set("xino", "on")?;
+    // The engine keeps one mount per upper by its own means; an index would also refuse a second one that is wanted.
+    context.set("index", "off")?;
+    let flags = match order.upper {
+        UpperOrder::Writable { .. } => MountFlags::TAME,
+        UpperOrder::ReadOnly { .. } => MountFlags::SEALED,
+    };
+    Ok(context.mount(flags)?)
+}
+
+fn set_lowers(context: &FsContext, naming: Naming, lowers: &[PathBuf]) -> Result<(), Failure> {
+    match naming {
+        Naming::OneByOne => {
+            for lower in lowers {
+                context.set("lowerdir+", lower.as_path())?;
+            }
+        }
+        Naming::Joined => {
+            let mut joined = String::new();
+            for (index, lower) in lowers.iter().enumerate() {
+                let separator = if index == 0 { "" } else { ":" };
+                // Names holds no byte outside ASCII.
+                let _ = write!(joined, "{separator}{}", lower.display());
+            }
+            context.set("lowerdir", joined.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+/// Directories under names that no parameter parser reads anything into.
+///
+/// overlayfs takes `:` and `\` as its own, its parser on older kernels `,` too, and a value ends at 255 bytes. A path
+/// with anything unusual in it goes by way of a descriptor, kept open as long as this lives.
+#[derive(Default)]
+struct Names {
+    open: Vec<OwnedFd>,
+}
+
+impl Names {
+    fn of(&mut self, path: &Path) -> Result<PathBuf, Failure> {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(byte);
+        // Two of them must fit one `lowerdir=`.
+        const LONGEST: usize = mount::MAX_VALUE / 2;
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.len() <= LONGEST && bytes.iter().all(plain) {
+            return Ok(path.to_owned());
+        }
+        // The administrator's own path: its symlinks may be followed.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
+            .map_err(Failure::at(format!("opening {}", path.display())))?;
+        let name = mount::proc_path(fd.as_fd());
+        self.open.push(fd);
+        Ok(name)
+    }
+}
+
+/// The mount must have become a child of the one its point lies in: if two were made for one directory at once, the
+/// second stands on the first instead.
+fn check_place(mount_id: u64, point: &point::OpenPoint) -> Result<(), Failure> {
+    let table = mountinfo::read(mountinfo::Whose::Own).map_err(Failure::at("reading mountinfo"))?;
+    match table.iter().find(|entry| entry.mount_id == mount_id) {
+        Some(entry) if entry.parent_id == point.inside => Ok(()),
+        Some(_) => Err(Failure::point(PointFault::Busy, "something was mounted there meanwhile")),
+        None => {
+            let gone = io::Error::new(io::ErrorKind::NotFound, "the mount is not visible from here");
+            Err(Failure::at("finding the new mount")(gone))
+        }
+    }
+}

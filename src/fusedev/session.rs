@@ -1,0 +1,200 @@
+//! A running session: the handshake or its resumption, then worker threads until it is dropped.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Features, FileSystem, Negotiated, SessionError, SessionLimits, SessionStats,
+    abi::InHeader,
+    counters::Counters,
+    decode::{self, Offer, Wish},
+    device::{Device, Got, READ_BUFFER, Waiter, Woken},
+    encode::{Reply, Ttl},
+    init::negotiate,
+    park::Park,
+    worker::{self, Shared},
+};
+
+/// How long the kernel's INIT may take. It is queued by the mount itself, so it is there already.
+const INIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running session: worker threads on the device. Stops and joins them when dropped.
+///
+/// Dropping it answers no waiting question. If another duplicate of the device is open, the connection lives on and
+/// [`Session::resume`], here or in another process, gets those questions again; otherwise the kernel ends the
+/// connection and its askers with it. Must not be dropped by the file system that it serves.
+pub struct Session {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    negotiated: Negotiated,
+}
+
+impl Session {
+    /// Waits for the kernel's INIT on `device` (already given to a mount), answers it and starts the workers.
+    /// Futures run on `runtime`, which needs its timer.
+    ///
+    /// Sets `O_NONBLOCK` on the device's open file description, which all its duplicates share.
+    pub fn start(
+        device: OwnedFd,
+        fs: Arc<dyn FileSystem>,
+        features: Features,
+        limits: SessionLimits,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Session, SessionError> {
+        let shared = Shared::new(device, fs, limits, runtime)?;
+        let negotiated = shared.shake_hands(features)?;
+        tracing::info!(
+            minor = negotiated.minor,
+            flags = format_args!("{:#x}", negotiated.flags),
+            "FUSE session"
+        );
+        Session::serve(shared, negotiated, limits.workers)
+    }
+
+    /// Goes on with a session whose INIT another process, or a dropped [`Session`], has answered. Nothing else may
+    /// read `device` any more. Questions that were read but not answered are asked again, if the kernel can
+    /// (Linux 6.9 or newer).
+    pub fn resume(
+        device: OwnedFd,
+        negotiated: Negotiated,
+        fs: Arc<dyn FileSystem>,
+        limits: SessionLimits,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Session, SessionError> {
+        let shared = Shared::new(device, fs, limits, runtime)?;
+        if negotiated.has_resend() {
+            shared.device.resend().map_err(failed("asking for unanswered requests again"))?;
+        }
+        tracing::info!(minor = negotiated.minor, resend = negotiated.has_resend(), "FUSE session resumed");
+        Session::serve(shared, negotiated, limits.workers)
+    }
+
+    fn serve(shared: Arc<Shared>, negotiated: Negotiated, workers: usize) -> Result<Session, SessionError> {
+        let mut session = Session { shared, workers: Vec::new(), negotiated };
+        for number in 0..workers.max(1) {
+            session.add_worker(number).map_err(failed("starting a worker thread"))?;
+        }
+        Ok(session)
+    }
+
+    fn add_worker(&mut self, number: usize) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let waiter = Waiter::new(&shared.device)?;
+        let thread = std::thread::Builder::new().name(format!("fuse-{number}"));
+        self.workers.push(thread.spawn(move || worker::run(&shared, &waiter))?);
+        Ok(())
+    }
+
+    /// What was negotiated.
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> SessionStats {
+        let parked = u64::try_from(self.shared.park.len()).unwrap_or(u64::MAX);
+        self.shared.counters.snapshot(parked)
+    }
+
+    /// Whether the kernel has ended the session (its last mount is gone, or it was aborted).
+    pub fn is_over(&self) -> bool {
+        self.shared.over.load(Relaxed)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.device.stop();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a FUSE worker had died of a panic");
+            }
+        }
+        self.shared.park.close();
+    }
+}
+
+impl Shared {
+    fn new(
+        device: OwnedFd,
+        fs: Arc<dyn FileSystem>,
+        limits: SessionLimits,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Arc<Shared>, SessionError> {
+        Ok(Arc::new(Shared {
+            device: Device::new(device).map_err(failed("setting it up"))?,
+            fs,
+            park: Park::new(limits.parked, limits.parked_per_user),
+            counters: Counters::new(),
+            ttl: Ttl::new(limits.entry_ttl),
+            deadline: limits.deadline,
+            runtime,
+            over: AtomicBool::new(false),
+        }))
+    }
+
+    fn shake_hands(&self, features: Features) -> Result<Negotiated, SessionError> {
+        let (header, offer) = self.await_init().map_err(failed("waiting for INIT"))?;
+        match negotiate(&offer, features, rustix::param::page_size()) {
+            Ok((negotiated, answer)) => {
+                self.device.reply(header.unique, &answer.to_reply()).map_err(failed("answering INIT"))?;
+                Ok(negotiated)
+            }
+            Err(lack) => {
+                // The mount stays, and everything in it fails at once instead of waiting for ever.
+                self.answer(&header, &Reply::errno(libc::EPROTO));
+                Err(SessionError::Kernel(lack))
+            }
+        }
+    }
+
+    fn await_init(&self) -> io::Result<(InHeader, Offer)> {
+        let waiter = Waiter::new(&self.device)?;
+        let until = Instant::now() + INIT_PATIENCE;
+        let mut buffer = vec![0; READ_BUFFER];
+        loop {
+            match self.device.read(&mut buffer)? {
+                Got::Message(length) => {
+                    if let Some(init) = self.first(&buffer[..length]) {
+                        return Ok(init);
+                    }
+                }
+                Got::Over => return Err(io::Error::from_raw_os_error(libc::ENODEV)),
+                Got::Nothing => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if waiter.wait(Some(left))? == Woken::Timeout {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// INIT, or nothing after refusing what came instead of it.
+    fn first(&self, message: &[u8]) -> Option<(InHeader, Offer)> {
+        self.counters.read(message);
+        match decode::request(message) {
+            Ok(decode::Request { header, wish: Wish::Init(offer), .. }) => Some((header, offer)),
+            other => {
+                self.counters.malformed();
+                tracing::warn!(?other, "a FUSE message came before INIT");
+                if let Some(header) = decode::header(message) {
+                    self.answer(&header, &Reply::EIO);
+                }
+                None
+            }
+        }
+    }
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> SessionError {
+    move |source| SessionError::Device { doing, source }
+}

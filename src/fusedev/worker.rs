@@ -1,0 +1,206 @@
+//! What a worker thread does: read a message, have it answered, again. It never waits for an answer.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    Answer, Answered, Asker, FileSystem,
+    abi::InHeader,
+    asker::User,
+    counters::Counters,
+    decode::{self, Request, Wish},
+    device::{Device, Got, READ_BUFFER, Waiter, Woken},
+    encode::{self, Reply, Shape, Ttl},
+    park::{Park, Refusal},
+    policy::{self, Policy},
+};
+
+/// How long a thread rests when the device fails in a way it does not know (out of memory, most likely). Long enough
+/// not to burn a core, short enough that nobody notices.
+const REST: Duration = Duration::from_millis(20);
+
+/// How long an INTERRUPT that came before its question is held. The kernel sends it again at once.
+const HOLD: Duration = Duration::from_micros(200);
+
+/// What the threads and tasks of a session share.
+pub(crate) struct Shared {
+    pub(crate) device: Device,
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) park: Park,
+    pub(crate) counters: Counters,
+    pub(crate) ttl: Ttl,
+    pub(crate) deadline: Duration,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) over: AtomicBool,
+}
+
+/// Serves until the session is stopped or over.
+pub(crate) fn run(shared: &Arc<Shared>, waiter: &Waiter) {
+    let mut buffer = vec![0; READ_BUFFER];
+    while !shared.device.is_stopped() {
+        let step = shared.device.read(&mut buffer).and_then(|got| match got {
+            Got::Message(length) => {
+                shared.serve(&buffer[..length]);
+                Ok(true)
+            }
+            Got::Nothing => waiter.wait(None).map(|woken| woken != Woken::Stop),
+            Got::Over => Ok(false),
+        });
+        match step {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                tracing::warn!(%error, "reading the FUSE device failed");
+                std::thread::sleep(REST);
+            }
+        }
+    }
+    if !shared.device.is_stopped() && !shared.over.swap(true, Relaxed) {
+        tracing::info!("the kernel has ended a FUSE session");
+        shared.park.close();
+    }
+}
+
+impl Shared {
+    /// Counts and answers one message. Whatever panics in it, the thread goes on and the asker gets EIO.
+    pub(crate) fn serve(self: &Arc<Shared>, message: &[u8]) {
+        self.counters.read(message);
+        let served = catch_unwind(AssertUnwindSafe(|| match decode::request(message) {
+            Ok(request) => self.grant(&request),
+            Err(error) => self.reject(message, error),
+        }));
+        if served.is_err() {
+            self.counters.fault();
+            let header = decode::header(message);
+            tracing::error!(?header, "the file system panicked");
+            if let Some(header) = header {
+                self.answer(&header, &Reply::EIO);
+            }
+        }
+    }
+
+    fn reject(&self, message: &[u8], error: decode::DecodeError) {
+        self.counters.malformed();
+        let header = decode::header(message);
+        tracing::warn!(?header, %error, "a FUSE message was not understood");
+        if let Some(header) = header.filter(|header| policy::of(header.opcode).policy != Policy::Silent) {
+            self.answer(&header, &Reply::EIO);
+        }
+    }
+
+    fn grant(self: &Arc<Shared>, request: &Request<'_>) {
+        let header = &request.header;
+        match request.wish {
+            Wish::Ask(question) => {
+                let shape = Shape::from(&question);
+                match self.fs.ask(question, Asker { pid: header.pid }) {
+                    Answered::Now(answer) => self.pass_on(header, shape, answer),
+                    Answered::Later(answer) => self.let_wait(*header, shape, answer),
+                }
+            }
+            Wish::Interrupt(unique) => self.take_back(header, unique),
+            Wish::Silent => {}
+            Wish::Done => self.answer(header, &Reply::DONE),
+            Wish::Refuse(errno) => self.answer(header, &Reply::errno(errno)),
+            // The handshake is over; the kernel never sends a second one.
+            Wish::Init(_) => self.answer(header, &Reply::EIO),
+        }
+    }
+
+    fn take_back(&self, header: &InHeader, unique: u64) {
+        if self.park.interrupt(unique) {
+            self.counters.interrupted();
+            self.answer(&InHeader { unique, ..*header }, &Reply::errno(libc::EINTR));
+        } else {
+            // Another thread has read the question and is about to let it wait or to answer it. EAGAIN makes the
+            // kernel repeat the INTERRUPT in the first case and is ignored in the second.
+            std::thread::sleep(HOLD);
+            self.answer(header, &Reply::errno(libc::EAGAIN));
+        }
+    }
+
+    fn let_wait(self: &Arc<Shared>, header: InHeader, shape: Shape, answer: BoxFuture<'static, Answer>) {
+        match self.park.admit(header.unique, User::of(&header)) {
+            Ok(()) => {
+                let seat = Seat { shared: Arc::downgrade(self), header };
+                let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer));
+                self.park.attach(header.unique, task.abort_handle());
+            }
+            Err(Refusal::Twice | Refusal::Closed) => {}
+            Err(refusal @ (Refusal::Full(_) | Refusal::Share(_))) => self.refuse(&header, &refusal),
+        }
+    }
+
+    fn refuse(&self, header: &InHeader, why: &dyn std::fmt::Display) {
+        self.counters.refused();
+        tracing::warn!(op = policy::of(header.opcode).name, node = header.nodeid, pid = header.pid, %why,
+            "a FUSE request is answered EIO");
+        self.answer(header, &Reply::EIO);
+    }
+
+    fn pass_on(&self, header: &InHeader, shape: Shape, answer: Answer) {
+        let reply = encode::reply(shape, answer, self.ttl).unwrap_or_else(|fault| {
+            self.counters.fault();
+            let op = policy::of(header.opcode).name;
+            tracing::error!(op, node = header.nodeid, %fault, "the file system's answer cannot be passed on");
+            Reply::EIO
+        });
+        self.answer(header, &reply);
+    }
+
+    pub(crate) fn answer(&self, header: &InHeader, reply: &Reply) {
+        let op = policy::of(header.opcode).name;
+        tracing::debug!(op, node = header.nodeid, unique = header.unique, errno = reply.code(), "answered");
+        let Err(error) = self.device.reply(header.unique, reply) else { return };
+        tracing::error!(op, node = header.nodeid, %error, "the kernel did not take an answer");
+        // If it still waits for one, it takes this; a task must not be left hanging.
+        if let Err(error) = self.device.reply(header.unique, &Reply::EIO) {
+            tracing::error!(op, node = header.nodeid, %error, "the kernel did not take EIO either");
+        }
+    }
+}
+
+/// A waiting question's place in the table. Dropped without an answer (the future panicked, the runtime ended) it
+/// answers EIO, unless somebody else has taken the question.
+struct Seat {
+    /// Weak, so that a waiting question does not keep a dropped session's device open.
+    shared: Weak<Shared>,
+    header: InHeader,
+}
+
+impl Seat {
+    async fn wait(self, deadline: Duration, shape: Shape, answer: BoxFuture<'static, Answer>) {
+        let answer = tokio::time::timeout(deadline, answer).await;
+        let Some(shared) = self.take() else { return };
+        match answer {
+            Ok(answer) => shared.pass_on(&self.header, shape, answer),
+            Err(_) => shared.refuse(&self.header, &format_args!("no answer within {deadline:?}")),
+        }
+    }
+
+    /// The session, for the one who has to answer.
+    fn take(&self) -> Option<Arc<Shared>> {
+        self.shared.upgrade().filter(|shared| shared.park.take(self.header.unique))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(shared) = self.take() else { return };
+        shared.counters.fault();
+        tracing::error!(
+            op = policy::of(self.header.opcode).name,
+            node = self.header.nodeid,
+            "a waiting FUSE request was dropped without an answer"
+        );
+        shared.answer(&self.header, &Reply::EIO);
+    }
+}

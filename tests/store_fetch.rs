@@ -1,0 +1,528 @@
+//! Promises of the store, over a real cache and an origin that counts, hangs and lies on demand.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use scorpio::{
+    cache::{Cache, CacheError, CacheOptions, Checker},
+    origin::{FetchError, Hint, Origin, ResolveError, Snapshot, Want},
+    store::{FetchStats, ObjectStore, StoreLimits},
+    types::{ObjectKind, Oid, OriginName, RepoPath},
+};
+use tempfile::TempDir;
+use tokio::sync::{Barrier, Notify, Semaphore};
+
+const MIB: usize = 1 << 20;
+
+/// What is wrong with the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    Absent,
+    Unreachable,
+    WrongBytes,
+    Truncated,
+    NoAnswers,
+    TooManyAnswers,
+    Panic,
+}
+
+/// An origin in memory.
+struct Memory {
+    name: OriginName,
+    objects: HashMap<Oid, Bytes>,
+    fault: Mutex<Fault>,
+    /// Sizes it gives instead of the true ones.
+    false_sizes: Mutex<HashMap<Oid, u64>>,
+    /// Requests that name one of these never end.
+    hanging: Mutex<HashSet<Oid>>,
+    /// Requests wait here for a permit while it is `Some`.
+    gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Told of each request that arrives.
+    arrived: Notify,
+    /// Every batch, in order.
+    asked: Mutex<Vec<Vec<Oid>>>,
+    under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
+}
+
+impl Memory {
+    fn new(bodies: impl IntoIterator<Item = (ObjectKind, Bytes)>) -> Arc<Memory> {
+        let named = |(kind, body): (ObjectKind, Bytes)| (Oid::of(kind, &body).unwrap(), body);
+        Arc::new(Memory {
+            name: origin(),
+            objects: bodies.into_iter().map(named).collect(),
+            fault: Mutex::new(Fault::None),
+            false_sizes: Mutex::default(),
+            hanging: Mutex::default(),
+            gate: Mutex::default(),
+            arrived: Notify::new(),
+            asked: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            most_under_way: AtomicUsize::new(0),
+        })
+    }
+
+    fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    fn close(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        *self.gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    fn asked(&self) -> Vec<Vec<Oid>> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    async fn answer(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+        self.asked.lock().unwrap().push(wants.iter().map(|want| want.oid).collect());
+        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_under_way.fetch_max(now, Ordering::SeqCst);
+        self.arrived.notify_one();
+        let hangs = wants.iter().any(|want| self.hanging.lock().unwrap().contains(&want.oid));
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        let fault = *self.fault.lock().unwrap();
+        let mut answers: Vec<_> = wants.iter().map(|want| self.answer_one(want, fault)).collect();
+        match fault {
+            Fault::NoAnswers => answers.clear(),
+            Fault::TooManyAnswers => answers.push(Ok(Bytes::new())),
+            _ => {}
+        }
+        answers
+    }
+
+    fn answer_one(&self, want: &Want, fault: Fault) -> Result<Bytes, FetchError> {
+        let (origin, oid) = (self.name.clone(), want.oid);
+        match (fault, self.objects.get(&oid)) {
+            (Fault::Absent, _) | (_, None) => Err(FetchError::Absent { origin, oid }),
+            (Fault::Unreachable, _) => Err(FetchError::Unreachable { origin, reason: "refused".into() }),
+            (Fault::WrongBytes, Some(body)) => Ok([b"x", body.as_ref()].concat().into()),
+            (Fault::Truncated, Some(body)) => Ok(body.slice(..body.len() / 2)),
+            (Fault::Panic, _) => panic!("asked to"),
+            (_, Some(body)) => Ok(body.clone()),
+        }
+    }
+}
+
+#[async_trait]
+impl Origin for Memory {
+    fn name(&self) -> &OriginName {
+        &self.name
+    }
+
+    async fn resolve(&self, _rev: Option<&str>, _path: &RepoPath) -> Result<Snapshot, ResolveError> {
+        unreachable!("the store never resolves")
+    }
+
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+        self.answer(wants).await
+    }
+
+    async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+        self.answer(wants).await
+    }
+
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+        let said = self.false_sizes.lock().unwrap().clone();
+        let mut sizes = Vec::new();
+        for (index, body) in self.answer(wants).await.into_iter().enumerate() {
+            let told = wants.get(index).and_then(|want| said.get(&want.oid)).copied();
+            sizes.push(body.map(|body| told.unwrap_or(body.len() as u64)));
+        }
+        sizes
+    }
+
+    fn sizes_are_cheap(&self) -> bool {
+        true
+    }
+}
+
+struct World {
+    dir: TempDir,
+    origin: Arc<Memory>,
+    store: ObjectStore,
+}
+
+const LIMITS: StoreLimits = StoreLimits { flight_bytes: 64 << 20, batch: 4 };
+
+fn world(bodies: impl IntoIterator<Item = (ObjectKind, Bytes)>) -> World {
+    world_with(bodies, LIMITS)
+}
+
+fn world_with(bodies: impl IntoIterator<Item = (ObjectKind, Bytes)>, limits: StoreLimits) -> World {
+    let dir = TempDir::new().unwrap();
+    let origin = Memory::new(bodies);
+    let store = store(&dir, "boot", &origin, limits);
+    World { dir, origin, store }
+}
+
+fn store(dir: &TempDir, boot_id: &str, origin: &Arc<Memory>, limits: StoreLimits) -> ObjectStore {
+    let options = CacheOptions {
+        dir: dir.path().join("cache"),
+        map_bytes: 1 << 30,
+        inline_max_bytes: 64 << 10,
+        boot_id: boot_id.into(),
+        checker: Some(Checker::new("/bin/true", [])),
+    };
+    let dynamic: Arc<dyn Origin> = origin.clone();
+    let origins = BTreeMap::from([(origin.name.clone(), dynamic)]);
+    ObjectStore::new(Cache::open(options).unwrap(), origins, limits)
+}
+
+fn origin() -> OriginName {
+    "memory".parse().unwrap()
+}
+
+fn want(oid: Oid) -> Want {
+    Want { oid, hint: Hint { commit: Oid::EMPTY_TREE, path: RepoPath::root() } }
+}
+
+fn content(seed: u8, len: usize) -> Bytes {
+    (0..len).map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed).collect()
+}
+
+fn blob(seed: u8, len: usize) -> (Oid, (ObjectKind, Bytes)) {
+    let content = content(seed, len);
+    (Oid::of(ObjectKind::Blob, &content).unwrap(), (ObjectKind::Blob, content))
+}
+
+fn tree(seed: u8) -> (Oid, (ObjectKind, Bytes)) {
+    let body: Bytes = [b"100644 a\0".as_slice(), &[seed; 20]].concat().into();
+    (Oid::of(ObjectKind::Tree, &body).unwrap(), (ObjectKind::Tree, body))
+}
+
+fn mismatch(result: &Result<(), FetchError>) -> bool {
+    matches!(result, Err(FetchError::Mismatch { .. }))
+}
+
+fn unreachable(result: &Result<(), FetchError>) -> bool {
+    matches!(result, Err(FetchError::Unreachable { .. }))
+}
+
+/// Waits, within a bound, for what happens in the background.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn what_was_fetched_is_in_the_cache_and_is_not_fetched_again() {
+    let ((tree, tree_body), (small, small_body), (large, large_body)) = (tree(1), blob(1, 10), blob(2, 3 * MIB));
+    let world = world([tree_body.clone(), small_body.clone(), large_body.clone()]);
+    let store = &world.store;
+    for _ in 0..2 {
+        store.fetch_tree(&origin(), want(tree)).await.unwrap();
+        store.fetch_blob(&origin(), want(small)).await.unwrap();
+        store.fetch_blob(&origin(), want(large)).await.unwrap();
+    }
+    assert_eq!(store.cached_tree(tree).unwrap(), Some(tree_body.1.clone()));
+    assert_eq!(store.cached_blob(small, 0, u32::MAX).unwrap(), Some(small_body.1));
+    assert_eq!(store.cached_blob(large, 0, u32::MAX).unwrap(), Some(large_body.1));
+    assert_eq!(store.cached_size(small).unwrap(), Some(10));
+    assert_eq!(store.cached_size(large).unwrap(), Some(3 * MIB as u64));
+    assert_eq!(world.origin.asked().len(), 3);
+    let bytes = (tree_body.1.len() + 10 + 3 * MIB) as u64;
+    assert_eq!(store.fetch_stats()[&origin()], FetchStats { fetched: 3, bytes, failed: 0, sizes: 0 });
+}
+
+#[tokio::test]
+async fn the_empty_tree_is_known_without_any_origin() {
+    let world = world([]);
+    assert_eq!(world.store.cached_tree(Oid::EMPTY_TREE).unwrap(), Some(Bytes::new()));
+    world.store.fetch_tree(&origin(), want(Oid::EMPTY_TREE)).await.unwrap();
+    assert!(world.origin.asked().is_empty());
+}
+
+#[tokio::test]
+async fn an_unknown_origin_is_unreachable() {
+    let world = world([]);
+    let nobody: OriginName = "nobody".parse().unwrap();
+    assert!(world.store.origin(&nobody).is_none());
+    assert!(world.store.origin(&origin()).is_some());
+    assert!(unreachable(&world.store.fetch_tree(&nobody, want(tree(1).0)).await));
+    assert!(unreachable(&world.store.fetch_blob(&nobody, want(blob(1, 1).0)).await));
+    assert!(unreachable(&world.store.fetch_sizes(&nobody, vec![want(blob(1, 1).0)], 0).await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn twenty_callers_at_once_are_one_fetch() {
+    let ((large, large_body), (small, small_body), (listing, listing_body)) = (blob(1, 2 * MIB), blob(2, 10), tree(3));
+    let world = world([large_body, small_body, listing_body]);
+    for (asked_before, oid, is_tree) in [(0, large, false), (1, small, false), (2, listing, true)] {
+        let gate = world.origin.close();
+        let barrier = Arc::new(Barrier::new(20));
+        let callers: Vec<_> = (0..20)
+            .map(|_| {
+                let (store, barrier) = (world.store.clone(), barrier.clone());
+                tokio::spawn(async move {
+                    barrier.wait().await;
+                    match is_tree {
+                        true => store.fetch_tree(&origin(), want(oid)).await,
+                        false => store.fetch_blob(&origin(), want(oid)).await,
+                    }
+                })
+            })
+            .collect();
+        world.origin.arrived.notified().await;
+        gate.add_permits(20);
+        for caller in callers {
+            caller.await.unwrap().unwrap();
+        }
+        assert_eq!(world.origin.asked()[asked_before..], [vec![oid]]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_second_fetch_slips_in_while_the_first_one_lands() {
+    let blobs: Vec<_> = (0..200).map(|seed| blob(seed, 100)).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    for (oid, _) in &blobs {
+        let callers: Vec<_> = (0..8)
+            .map(|_| {
+                let (store, oid) = (world.store.clone(), *oid);
+                tokio::spawn(async move { store.fetch_blob(&origin(), want(oid)).await })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(world.origin.asked().len(), blobs.len());
+}
+
+#[tokio::test]
+async fn a_first_caller_who_leaves_does_not_stop_the_flight() {
+    let (oid, body) = blob(1, 10);
+    let world = world([body]);
+    let gate = world.origin.close();
+    let first = tokio::spawn({
+        let store = world.store.clone();
+        async move { store.fetch_blob(&origin(), want(oid)).await }
+    });
+    world.origin.arrived.notified().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    gate.add_permits(1);
+    world.store.fetch_blob(&origin(), want(oid)).await.unwrap();
+    assert_eq!(world.origin.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_never_kept_and_a_good_answer_is_taken_later() {
+    let ((file, file_body), (large, large_body), (listing, listing_body)) = (blob(1, 10), blob(2, MIB), tree(3));
+    let world = world([file_body, large_body, listing_body]);
+    let store = &world.store;
+    for fault in [Fault::WrongBytes, Fault::Truncated] {
+        world.origin.set(fault);
+        for oid in [file, large] {
+            assert!(mismatch(&store.fetch_blob(&origin(), want(oid)).await), "{fault:?}");
+            assert_eq!(store.cached_blob(oid, 0, 1).unwrap(), None);
+            assert_eq!(store.cached_size(oid).unwrap(), None);
+        }
+        assert!(mismatch(&store.fetch_tree(&origin(), want(listing)).await), "{fault:?}");
+        assert_eq!(store.cached_tree(listing).unwrap(), None);
+    }
+    let stats = store.fetch_stats()[&origin()];
+    assert_eq!((stats.fetched, stats.bytes, stats.failed), (6, 0, 6));
+    let cache = store.cache_stats().unwrap();
+    assert_eq!((cache.trees, cache.inline_blobs, cache.file_blobs, cache.blob_bytes), (0, 0, 0, 0));
+    world.origin.set(Fault::None);
+    store.fetch_blob(&origin(), want(file)).await.unwrap();
+    store.fetch_blob(&origin(), want(large)).await.unwrap();
+    store.fetch_tree(&origin(), want(listing)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tree_is_no_answer_for_a_blob() {
+    let (listing, body) = tree(1);
+    let world = world([body]);
+    assert!(mismatch(&world.store.fetch_blob(&origin(), want(listing)).await));
+}
+
+#[tokio::test]
+async fn no_failure_is_remembered() {
+    let (oid, body) = blob(1, 10);
+    let world = world([body]);
+    let faults = [Fault::Absent, Fault::Unreachable, Fault::NoAnswers, Fault::TooManyAnswers, Fault::Panic];
+    for (round, fault) in faults.into_iter().enumerate() {
+        world.origin.set(fault);
+        let result = world.store.fetch_blob(&origin(), want(oid)).await;
+        match fault {
+            Fault::Absent => assert_eq!(result, Err(FetchError::Absent { origin: origin(), oid })),
+            _ => assert!(unreachable(&result), "{fault:?}: {result:?}"),
+        }
+        assert_eq!(world.origin.asked().len(), round + 1, "{fault:?} was asked anew");
+    }
+    world.origin.set(Fault::None);
+    world.store.fetch_blob(&origin(), want(oid)).await.unwrap();
+    assert_eq!(world.store.fetch_stats()[&origin()].failed, faults.len() as u64);
+}
+
+#[tokio::test]
+async fn a_failure_reaches_all_who_wait_even_a_panic() {
+    let (oid, body) = blob(1, 10);
+    let world = world([body]);
+    for (round, fault) in [Fault::Unreachable, Fault::Panic].into_iter().enumerate() {
+        world.origin.set(fault);
+        let gate = world.origin.close();
+        let callers: Vec<_> = (0..5)
+            .map(|_| {
+                let store = world.store.clone();
+                tokio::spawn(async move { store.fetch_blob(&origin(), want(oid)).await })
+            })
+            .collect();
+        // On one thread the callers have all run up to their wait before the flight they started does.
+        world.origin.arrived.notified().await;
+        gate.add_permits(5);
+        for caller in callers {
+            assert!(unreachable(&caller.await.unwrap()), "{fault:?}");
+        }
+        assert_eq!(world.origin.asked().len(), round + 1);
+    }
+}
+
+#[tokio::test]
+async fn sizes_come_in_batches_with_the_wanted_one_apart() {
+    let blobs: Vec<_> = (0..10).map(|seed| blob(seed, 100 + usize::from(seed))).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
+    world.store.fetch_sizes(&origin(), wants.clone(), 7).await.unwrap();
+    assert_eq!(world.store.cached_size(blobs[7].0).unwrap(), Some(107));
+    let all_known = || blobs.iter().all(|(oid, _)| world.store.cached_size(*oid).unwrap().is_some());
+    until("all sizes", all_known).await;
+    for (index, (oid, _)) in blobs.iter().enumerate() {
+        assert_eq!(world.store.cached_size(*oid).unwrap(), Some(100 + index as u64));
+    }
+    let mut lengths: Vec<_> = world.origin.asked().iter().map(Vec::len).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [1, 1, 4, 4]);
+    world.store.fetch_sizes(&origin(), wants, 0).await.unwrap();
+    assert_eq!(world.origin.asked().len(), 4, "known sizes were asked for again");
+    let stats = world.store.fetch_stats()[&origin()];
+    assert_eq!(stats, FetchStats { fetched: 0, bytes: 0, failed: 0, sizes: 10 });
+    assert_eq!(world.store.cached_blob(blobs[0].0, 0, 1).unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_wanted_size_is_there_while_a_sibling_hangs() {
+    let blobs: Vec<_> = (0..4).map(|seed| blob(seed, 100)).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    world.origin.hanging.lock().unwrap().insert(blobs[1].0);
+    let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
+    let first = world.store.fetch_sizes(&origin(), wants.clone(), 0);
+    tokio::time::timeout(Duration::from_secs(20), first).await.expect("it waited for the sibling").unwrap();
+    until("the others are asked for", || world.origin.asked().len() == 2).await;
+    let again = world.store.fetch_sizes(&origin(), wants, 1);
+    let waited = tokio::time::timeout(Duration::from_millis(50), again).await;
+    assert!(waited.is_err(), "the size of the hanging one cannot be known");
+    assert_eq!(world.origin.asked().len(), 2, "a size under way was asked for again");
+}
+
+#[tokio::test]
+async fn a_size_that_does_not_come_fails_that_name_only() {
+    let (here, body) = blob(1, 100);
+    let gone = blob(2, 100).0;
+    let world = world([body]);
+    let wants = vec![want(gone), want(here), want(gone)];
+    let absent = Err(FetchError::Absent { origin: origin(), oid: gone });
+    assert_eq!(world.store.fetch_sizes(&origin(), wants.clone(), 0).await, absent);
+    assert_eq!(world.store.fetch_sizes(&origin(), wants.clone(), 2).await, absent, "and is not remembered");
+    world.store.fetch_sizes(&origin(), wants, 1).await.unwrap();
+    assert_eq!(world.store.cached_size(gone).unwrap(), None);
+    assert_eq!(world.store.cached_size(here).unwrap(), Some(100));
+}
+
+#[tokio::test]
+async fn impossible_sizes_and_miscounted_answers_are_refused() {
+    let (oid, body) = blob(1, 100);
+    let world = world([body]);
+    world.origin.false_sizes.lock().unwrap().insert(oid, u64::MAX);
+    assert!(mismatch(&world.store.fetch_sizes(&origin(), vec![want(oid)], 0).await));
+    for fault in [Fault::NoAnswers, Fault::TooManyAnswers, Fault::Panic] {
+        world.origin.set(fault);
+        assert!(unreachable(&world.store.fetch_sizes(&origin(), vec![want(oid)], 0).await), "{fault:?}");
+    }
+    assert_eq!(world.store.cached_size(oid).unwrap(), None);
+    world.store.fetch_sizes(&origin(), vec![], 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blob_that_disagrees_with_its_size_fails_instead_of_being_cut() {
+    let (oid, body) = blob(1, 100);
+    let world = world([body.clone()]);
+    world.origin.false_sizes.lock().unwrap().insert(oid, 90);
+    world.store.fetch_sizes(&origin(), vec![want(oid)], 0).await.unwrap();
+    assert_eq!(world.store.cached_size(oid).unwrap(), Some(90));
+    for _ in 0..2 {
+        world.store.fetch_blob(&origin(), want(oid)).await.unwrap();
+        assert_eq!(world.store.cached_size(oid).unwrap(), Some(100));
+        let read = world.store.cached_blob(oid, 0, 100);
+        assert!(matches!(read, Err(CacheError::SizeDisputed { size: 100, .. })), "{read:?}");
+    }
+    assert_eq!(world.origin.asked().len(), 2, "it is here, and not fetched again");
+    let World { dir, origin, store: first } = world;
+    drop(first);
+    let store = store(&dir, "next boot", &origin, LIMITS);
+    assert_eq!(store.cached_blob(oid, 0, 100).unwrap(), Some(body.1));
+}
+
+#[tokio::test]
+async fn a_file_of_another_boot_is_looked_at_and_not_fetched() {
+    let (oid, body) = blob(1, MIB);
+    let World { dir, origin: source, store: first } = world([body.clone()]);
+    first.fetch_blob(&origin(), want(oid)).await.unwrap();
+    drop(first);
+    let store = store(&dir, "next boot", &source, LIMITS);
+    assert_eq!(store.cached_blob(oid, 0, 1).unwrap(), None, "unchecked content is not served");
+    source.set(Fault::Unreachable);
+    store.fetch_blob(&origin(), want(oid)).await.unwrap();
+    assert_eq!(store.cached_blob(oid, 0, u32::MAX).unwrap(), Some(body.1));
+    assert_eq!(source.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn bytes_under_way_are_bounded() {
+    let blobs: Vec<_> = (0..6).map(|seed| blob(seed, MIB)).collect();
+    let limits = StoreLimits { flight_bytes: 2 * MIB as u64, batch: 100 };
+    let world = world_with(blobs.iter().map(|(_, body)| body.clone()), limits);
+    let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
+    world.store.fetch_sizes(&origin(), wants.clone(), 0).await.unwrap();
+    until("all sizes", || blobs.iter().all(|(oid, _)| world.store.cached_size(*oid).unwrap().is_some())).await;
+    let gate = world.origin.close();
+    world.origin.most_under_way.store(0, Ordering::SeqCst);
+    let callers: Vec<_> = wants
+        .into_iter()
+        .map(|want| {
+            let store = world.store.clone();
+            tokio::spawn(async move { store.fetch_blob(&origin(), want).await })
+        })
+        .collect();
+    until("two are under way", || world.origin.under_way.load(Ordering::SeqCst) == 2).await;
+    gate.add_permits(6);
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    assert_eq!(world.origin.most_under_way.load(Ordering::SeqCst), 2);
+}
