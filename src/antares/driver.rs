@@ -99,6 +99,8 @@ impl Inner {
             self.hook.at(Moment::After(*step)).await;
         }
         match next.to {
+            // Announced when it was recorded; what follows is told when it is known to stand.
+            Some(Phase::Creating | Phase::Mounting) => {}
             Some(phase) => {
                 core.record.phase = phase;
                 self.announce(entry, core, None);

@@ -335,4 +335,4 @@ fn moment(seconds: u64) -> Result<SystemTime, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

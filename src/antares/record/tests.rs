@@ -77,7 +77,7 @@ const BYTES: &str = r#"scorpio-workspace 1 CRC LEN
 
 #[test]
 fn version_1_is_these_bytes() {
-    let expected = BYTES.replace("CRC", "8ef8ca54").replace("LEN", "727");
+    let expected = BYTES.replace("CRC", "9716f06d").replace("LEN", "733");
     assert_eq!(String::from_utf8(encode(&sample())).unwrap(), expected);
     assert_eq!(decode(expected.as_bytes()).unwrap(), sample());
 }
