@@ -11,7 +11,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{io::Interest, net::UnixStream};
 
-/// Watches one connection, by a descriptor of its own that nobody reads from.
+/// Watches one connection, by a descriptor of its own that nobody reads or writes.
 pub(crate) struct Hangup(UnixStream);
 
 impl Hangup {
@@ -23,15 +23,16 @@ impl Hangup {
 
     /// Returns when the peer's end is closed.
     pub(crate) async fn wait(&self) {
-        // An error means that the runtime is shutting down: as good as gone.
-        while self.0.readable().await.is_ok() {
+        // Asked about writing: after a half-close a socket counts as readable for good, and this would spin. Any event
+        // of the socket sets it, a hang-up too. An error means that the runtime is shutting down: as good as gone.
+        while self.0.writable().await.is_ok() {
             if hung_up(&self.0) {
                 return;
             }
-            // Sleep until the next event rather than until there is nothing to read: that is not ours to do.
+            // Sleep until the next event rather than while there is room to write: that is not ours to do.
             let _ = self
                 .0
-                .try_io(Interest::READABLE, || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
+                .try_io(Interest::WRITABLE, || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
         }
     }
 
