@@ -2,16 +2,49 @@
 //!
 //! - [`polkit`]: polkit over the system bus
 //! - [`fixed`]: the lists of `[auth]` in the configuration
+//! - [`principals`]: whether a list of users and groups admits somebody
+//! - [`accounts`]: names and ids of the host's users and groups
+//! - [`memory`]: remembers consent for a few seconds, refusals never
+//!
+//! Everywhere here uid 0 may do everything and is never asked about: `doctor` must work when the policy does not.
+
+pub mod accounts;
+pub mod fixed;
+pub mod memory;
+pub mod polkit;
+pub mod principals;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::sys::peer::Peer;
+use crate::{
+    config::{AuthConfig, AuthMode},
+    sys::peer::Peer,
+};
+
+use accounts::Accounts;
+use memory::{Granted, Remembering};
 
 /// Who is at the other end of a connection, as the kernel attests it.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Ids, process and its pidfd, fixed when the connection was made.
-    pub peer: std::sync::Arc<Peer>,
+    pub peer: Arc<Peer>,
+    /// What this connection was lately allowed; shared by all its calls, gone with it.
+    pub granted: Arc<Granted>,
+}
+
+impl Caller {
+    /// The caller behind a new connection: nothing is granted yet.
+    pub fn new(peer: Peer) -> Caller {
+        Caller { peer: Arc::new(peer), granted: Arc::default() }
+    }
+
+    /// The user id all rights are judged by.
+    pub fn uid(&self) -> u32 {
+        self.peer.identity.uid
+    }
 }
 
 /// What a caller may be asked to have the right for.
@@ -37,7 +70,7 @@ impl Action {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
     /// The policy says no.
-    #[error("you are not authorised to {}", describe(*action))]
+    #[error("you are not authorised to {} ({})", describe(*action), action.polkit_id())]
     Denied {
         /// For what.
         action: Action,
@@ -62,4 +95,25 @@ fn describe(action: Action) -> &'static str {
 pub trait Authorizer: Send + Sync + 'static {
     /// `Ok` when `caller` may do `action`.
     async fn authorize(&self, caller: &Caller, action: Action) -> Result<(), Refusal>;
+
+    /// How `health` names it: `polkit` or `static`.
+    fn name(&self) -> &'static str;
+}
+
+/// The authorizer that the configuration asks for. With `auto`, polkit where its name is owned or can be started on
+/// the system bus at this moment, else the lists.
+pub async fn choose(config: &AuthConfig, accounts: &Accounts) -> Arc<dyn Authorizer> {
+    let lists = || Arc::new(fixed::Fixed::new(config, accounts.clone())) as Arc<dyn Authorizer>;
+    let ask_polkit = || Arc::new(Remembering::new(polkit::Polkit::on_system_bus())) as Arc<dyn Authorizer>;
+    match config.mode {
+        AuthMode::Static => lists(),
+        AuthMode::Polkit => ask_polkit(),
+        AuthMode::Auto => match polkit::is_available().await {
+            Ok(()) => ask_polkit(),
+            Err(reason) => {
+                tracing::info!(reason, "polkit cannot be asked; the lists of [auth] decide");
+                lists()
+            }
+        },
+    }
 }

@@ -1,0 +1,229 @@
+//! What callers are told. New members may come; a reader ignores those it does not know.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Nothing to say but that it is done.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Done {}
+
+/// Where a workspace stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceState {
+    /// Being mounted.
+    Mounting,
+    /// There, and usable.
+    Mounted,
+    /// Kept, not mounted.
+    Unmounted,
+    /// Kept; its mount point is not the directory it was.
+    Displaced,
+    /// Kept; could not be mounted again.
+    Failed,
+    /// Being taken away.
+    Removing,
+}
+
+/// A workspace.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspaceView {
+    /// Its id.
+    pub id: String,
+    /// Where it stands.
+    pub state: WorkspaceState,
+    /// Why, for `displaced` and `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Uid of its owner.
+    pub uid: u32,
+    /// Its owner's name, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Name of its origin.
+    pub origin: String,
+    /// Directory in the origin.
+    pub path: String,
+    /// The revision as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rev: Option<String>,
+    /// The commit it stands on.
+    pub commit: String,
+    /// The tree it stands on.
+    pub tree: String,
+    /// Where it is mounted, or was.
+    pub mount_point: String,
+    /// Thrown away at unmount.
+    pub ephemeral: bool,
+    /// Refuses writes.
+    pub read_only: bool,
+    /// Marks.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// When it ends by itself, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspacePage {
+    /// Ordered by id.
+    pub workspaces: Vec<WorkspaceView>,
+    /// Pass as `after` for the next part; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum WorkspaceEvent {
+    /// As it is now; sent once at the start for each and then at every change.
+    State {
+        /// The workspace.
+        workspace: WorkspaceView,
+    },
+    /// It is gone.
+    Gone {
+        /// Its id.
+        id: String,
+    },
+    /// Events were lost because they were not read; list again.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+    /// The last event: the subscription is over.
+    End {
+        /// Why: `gone`, `stopping`.
+        reason: String,
+    },
+}
+
+/// An origin that the caller may mount.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OriginView {
+    /// Its name.
+    pub name: String,
+    /// `git`.
+    pub kind: String,
+}
+
+/// An upper without a record.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OrphanView {
+    /// Its id.
+    pub id: String,
+    /// Where it lies.
+    pub path: String,
+    /// Owner of what lies there.
+    pub uid: u32,
+    /// Why it is an orphan.
+    pub reason: String,
+}
+
+/// How the daemon is. Never touches a mount.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// How the lower is owned: `shared` or `per-owner`.
+    pub lower: String,
+    /// Who decides: `polkit` or `static`.
+    pub authorizer: String,
+    /// Workspaces by state.
+    pub workspaces: BTreeMap<String, u64>,
+    /// What is wrong, in sentences; empty when nothing is.
+    pub problems: Vec<String>,
+}
+
+/// Counters since the daemon started. Names end in their unit.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Counters {
+    /// By session (`shared`, `owner-<uid>`).
+    pub sessions: BTreeMap<String, SessionCounters>,
+    /// By origin; only those the caller may mount.
+    pub origins: BTreeMap<String, OriginCounters>,
+    /// The object cache.
+    pub cache: CacheCounters,
+    /// The tree.
+    pub tree: TreeCounters,
+    /// The daemon's anonymous memory in bytes (RssAnon).
+    pub rss_anon_bytes: u64,
+}
+
+/// A FUSE session.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct SessionCounters {
+    /// Messages read from the device.
+    pub requests: u64,
+    /// Of them by opcode.
+    pub by_opcode: BTreeMap<String, u64>,
+    /// Waiting for an origin now.
+    pub parked: u64,
+    /// Answered EIO at a bound or deadline.
+    pub refused: u64,
+    /// Given up because the asker was interrupted.
+    pub interrupted: u64,
+}
+
+/// An origin.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct OriginCounters {
+    /// Objects asked for.
+    pub fetched: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Objects that did not come, or came wrong.
+    pub failed: u64,
+}
+
+/// The object cache.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CacheCounters {
+    /// Trees held.
+    pub trees: u64,
+    /// Blobs held.
+    pub blobs: u64,
+    /// Bytes of blob content held.
+    pub blob_bytes: u64,
+    /// Bytes of the database in use.
+    pub database_bytes: u64,
+}
+
+/// The tree.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct TreeCounters {
+    /// Roots served.
+    pub roots: u64,
+    /// Directories listed so far.
+    pub directories: u64,
+    /// Node ids given so far.
+    pub nodes: u64,
+}
+
+/// Who the daemon takes the caller for.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct WhoAmI {
+    /// User id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Name, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// May have workspaces.
+    pub may_mount: bool,
+    /// May manage those of others.
+    pub may_manage_others: bool,
+}

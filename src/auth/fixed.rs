@@ -1,0 +1,70 @@
+//! [`Fixed`]: the lists of `[auth]` decide. For hosts without polkit.
+
+use async_trait::async_trait;
+
+use super::{Action, Authorizer, Caller, Refusal, accounts::Accounts};
+use crate::config::{AuthConfig, Principal};
+
+/// Who may do what, from the configuration.
+pub struct Fixed {
+    mount: Vec<Principal>,
+    manage_others: Vec<Principal>,
+    accounts: Accounts,
+}
+
+impl Fixed {
+    /// The lists of `config`, their names looked up in `accounts`.
+    pub fn new(config: &AuthConfig, accounts: Accounts) -> Fixed {
+        Fixed { mount: config.mount.clone(), manage_others: config.manage_others.clone(), accounts }
+    }
+}
+
+#[async_trait]
+impl Authorizer for Fixed {
+    async fn authorize(&self, caller: &Caller, action: Action) -> Result<(), Refusal> {
+        let identity = &caller.peer.identity;
+        let list = match action {
+            Action::Mount => &self.mount,
+            Action::ManageOthers => &self.manage_others,
+        };
+        if identity.is_root() || self.accounts.admit(list, identity).await {
+            return Ok(());
+        }
+        Err(Refusal::Denied { action })
+    }
+
+    fn name(&self) -> &'static str {
+        "static"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::AuthMode,
+        sys::{identity::Identity, peer::Peer},
+    };
+
+    #[tokio::test]
+    async fn each_action_has_its_own_list_and_root_needs_none() {
+        let config = AuthConfig {
+            mode: AuthMode::Static,
+            mount: vec![Principal::Group("500".to_owned())],
+            manage_others: vec![Principal::User("7".to_owned())],
+        };
+        let fixed = Fixed::new(&config, Accounts::default());
+        let denied = |action| Err(Refusal::Denied { action });
+        for (uid, groups, mount, manage) in [
+            (0, vec![], Ok(()), Ok(())),
+            (7, vec![], denied(Action::Mount), Ok(())),
+            (8, vec![500], Ok(()), denied(Action::ManageOthers)),
+            (9, vec![], denied(Action::Mount), denied(Action::ManageOthers)),
+        ] {
+            let caller =
+                Caller::new(Peer { identity: Identity { uid, gid: 100, groups }, pid: 1, pidfd: None });
+            assert_eq!(fixed.authorize(&caller, Action::Mount).await, mount, "{uid}");
+            assert_eq!(fixed.authorize(&caller, Action::ManageOthers).await, manage, "{uid}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What the handlers call: [`Workspaces`], [`Gauges`] and [`Exporter`].
+//!
+//! Each hides a layer that needs a kernel and a repository to exist, so that the socket's own promises can be shown
+//! without them.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::{
+    antares::{Antares, Create, Event, Orphan, Scope, Workspace, WorkspaceError},
+    cache::CacheStats,
+    dicfuse::{Dicfuse, DicfuseStats},
+    engine::{OverlayEngine, SessionReport},
+    store::{FetchStats, ObjectStore},
+    sys::identity::Identity,
+    types::{OriginName, WorkspaceId},
+};
+
+/// The workspaces of this host, as [`Antares`] offers them: see there for what each method promises.
+///
+/// Dropping the future of [`Workspaces::create`] undoes the creation. The other futures are never dropped before they
+/// are done.
+#[async_trait]
+pub trait Workspaces: Send + Sync + 'static {
+    /// Makes and mounts.
+    async fn create(&self, owner: &Identity, request: Create) -> Result<Workspace, WorkspaceError>;
+    /// Mounts again.
+    async fn mount(
+        &self,
+        scope: &Scope,
+        id: &WorkspaceId,
+        at: Option<PathBuf>,
+    ) -> Result<Workspace, WorkspaceError>;
+    /// Unmounts.
+    async fn unmount(&self, scope: &Scope, id: &WorkspaceId, lazy: bool) -> Result<(), WorkspaceError>;
+    /// Takes away.
+    async fn remove(
+        &self,
+        scope: &Scope,
+        id: &WorkspaceId,
+        discard: bool,
+        lazy: bool,
+    ) -> Result<(), WorkspaceError>;
+    /// One of them.
+    fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError>;
+    /// All of them, ordered by id.
+    fn list(&self, scope: &Scope) -> Vec<Workspace>;
+    /// Changes from now on.
+    fn watch(&self) -> broadcast::Receiver<Event>;
+    /// Uppers without a record. Reads directories.
+    fn orphans(&self) -> Result<Vec<Orphan>, WorkspaceError>;
+    /// Takes an orphan up.
+    async fn adopt(
+        &self,
+        id: &WorkspaceId,
+        owner: &Identity,
+        request: Create,
+    ) -> Result<Workspace, WorkspaceError>;
+    /// Deletes an orphan.
+    async fn discard(&self, id: &WorkspaceId) -> Result<(), WorkspaceError>;
+}
+
+#[async_trait]
+impl Workspaces for Antares {
+    async fn create(&self, owner: &Identity, request: Create) -> Result<Workspace, WorkspaceError> {
+        Antares::create(self, owner, request).await
+    }
+
+    async fn mount(
+        &self,
+        scope: &Scope,
+        id: &WorkspaceId,
+        at: Option<PathBuf>,
+    ) -> Result<Workspace, WorkspaceError> {
+        Antares::mount(self, scope, id, at).await
+    }
+
+    async fn unmount(&self, scope: &Scope, id: &WorkspaceId, lazy: bool) -> Result<(), WorkspaceError> {
+        Antares::unmount(self, scope, id, lazy).await
+    }
+
+    async fn remove(
+        &self,
+        scope: &Scope,
+        id: &WorkspaceId,
+        discard: bool,
+        lazy: bool,
+    ) -> Result<(), WorkspaceError> {
+        Antares::remove(self, scope, id, discard, lazy).await
+    }
+
+    fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError> {
+        Antares::get(self, scope, id)
+    }
+
+    fn list(&self, scope: &Scope) -> Vec<Workspace> {
+        Antares::list(self, scope)
+    }
+
+    fn watch(&self) -> broadcast::Receiver<Event> {
+        Antares::watch(self)
+    }
+
+    fn orphans(&self) -> Result<Vec<Orphan>, WorkspaceError> {
+        Antares::orphans(self)
+    }
+
+    async fn adopt(
+        &self,
+        id: &WorkspaceId,
+        owner: &Identity,
+        request: Create,
+    ) -> Result<Workspace, WorkspaceError> {
+        Antares::adopt(self, id, owner, request).await
+    }
+
+    async fn discard(&self, id: &WorkspaceId) -> Result<(), WorkspaceError> {
+        Antares::discard(self, id).await
+    }
+}
+
+/// Counters of the layers below. Called from a blocking thread; must touch no mount.
+pub trait Gauges: Send + Sync + 'static {
+    /// How the lower is owned: `shared` or `per-owner`.
+    fn lower(&self) -> &str;
+    /// The FUSE sessions being served.
+    fn sessions(&self) -> Vec<SessionReport>;
+    /// What came from each origin.
+    fn origins(&self) -> BTreeMap<OriginName, FetchStats>;
+    /// The object cache, or why it cannot say.
+    fn cache(&self) -> Result<CacheStats, String>;
+    /// The tree, or why it cannot say.
+    fn tree(&self) -> Result<DicfuseStats, String>;
+}
+
+/// The gauges of a running daemon.
+pub struct HostGauges {
+    /// Makes the mounts.
+    pub engine: Arc<dyn OverlayEngine>,
+    /// The shared tree.
+    pub dicfuse: Dicfuse,
+    /// Cache and origins.
+    pub store: ObjectStore,
+    /// `shared` or `per-owner`, as the engine was set up.
+    pub lower: String,
+}
+
+impl Gauges for HostGauges {
+    fn lower(&self) -> &str {
+        &self.lower
+    }
+
+    fn sessions(&self) -> Vec<SessionReport> {
+        self.engine.sessions()
+    }
+
+    fn origins(&self) -> BTreeMap<OriginName, FetchStats> {
+        self.store.fetch_stats()
+    }
+
+    fn cache(&self) -> Result<CacheStats, String> {
+        self.store.cache_stats().map_err(|error| error.to_string())
+    }
+
+    fn tree(&self) -> Result<DicfuseStats, String> {
+        self.dicfuse.stats().map_err(|error| error.to_string())
+    }
+}
+
+/// How a workspace's changes are written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// A tar archive of what was changed, added and removed.
+    Tar,
+    /// A git patch.
+    Patch,
+}
+
+/// A piece of an export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExportPart {
+    /// The next bytes.
+    Data(Bytes),
+    /// All bytes have been sent. An export whose channel closes without this one was cut short, and its reader will
+    /// notice.
+    Done,
+}
+
+/// Writes the changes of a workspace out.
+pub trait Exporter: Send + Sync + 'static {
+    /// Starts writing and returns at once: the work goes on on a thread of its own, which waits while the bounded
+    /// channel is full and stops when the receiver is dropped. `scope` has been authorised; a workspace outside of it
+    /// is [`WorkspaceError::NoSuchWorkspace`].
+    fn export(
+        &self,
+        scope: &Scope,
+        id: &WorkspaceId,
+        format: ExportFormat,
+    ) -> Result<mpsc::Receiver<ExportPart>, WorkspaceError>;
+}

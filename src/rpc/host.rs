@@ -1,0 +1,143 @@
+//! Handlers about the host and the caller: origins, health, counters, whoami, discover. None of them touches a mount.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    failure::Failure,
+    module::{Call, Host},
+    views,
+};
+use crate::{
+    antares::{Scope, State},
+    api::{
+        CacheCounters, Counters, Health, Nothing, OriginCounters, OriginView, TreeCounters, WhoAmI, document,
+    },
+    auth::{Action, Refusal},
+    config::OriginKind,
+    types::OriginName,
+};
+
+pub(super) async fn origins(host: Arc<Host>, call: Call, _: Nothing) -> Result<Vec<OriginView>, Failure> {
+    let mut shown = Vec::new();
+    for (name, config) in &host.services.origins {
+        if host.may_mount(call.identity(), name).await {
+            let kind = match config.kind {
+                OriginKind::Git { .. } => "git",
+            };
+            shown.push(OriginView { name: name.to_string(), kind: kind.to_owned() });
+        }
+    }
+    Ok(shown)
+}
+
+pub(super) async fn who_am_i(host: Arc<Host>, call: Call, _: Nothing) -> Result<WhoAmI, Failure> {
+    let identity = call.identity();
+    Ok(WhoAmI {
+        uid: identity.uid,
+        gid: identity.gid,
+        pid: call.caller.peer.pid,
+        user: host.services.accounts.user_name(identity.uid).await,
+        may_mount: is_allowed(&host, &call, Action::Mount).await?,
+        may_manage_others: is_allowed(&host, &call, Action::ManageOthers).await?,
+    })
+}
+
+/// A refusal is an answer here; a policy that cannot be asked is not.
+async fn is_allowed(host: &Host, call: &Call, action: Action) -> Result<bool, Failure> {
+    match host.authorize(&call.caller, action).await {
+        Ok(()) => Ok(true),
+        Err(Failure::Refused { refusal: Refusal::Denied { .. }, .. }) => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+pub(super) async fn health(host: Arc<Host>, _call: Call, _: Nothing) -> Result<Health, Failure> {
+    let problems = host.ask(|services| {
+        [services.gauges.cache().err(), services.gauges.tree().err()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    });
+    let mut problems = problems.await?;
+    let mut workspaces = BTreeMap::new();
+    for workspace in host.services.workspaces.list(&Scope::Everybody) {
+        *workspaces.entry(views::state_name(&workspace.state).to_owned()).or_insert(0) += 1;
+    }
+    problems.extend(not_mounted(&workspaces));
+    Ok(Health {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_s: host.started.elapsed().as_secs(),
+        lower: host.services.gauges.lower().to_owned(),
+        authorizer: host.services.authorizer.name().to_owned(),
+        workspaces,
+        problems,
+    })
+}
+
+/// How many workspaces cannot be mounted, not whose: everybody may ask for the daemon's health.
+fn not_mounted(workspaces: &BTreeMap<String, u64>) -> Vec<String> {
+    let failed = State::Failed { reason: String::new() };
+    let displaced = State::Displaced { reason: String::new() };
+    [(failed, "could not be mounted again"), (displaced, "lost their mount points")]
+        .into_iter()
+        .filter_map(|(state, what)| {
+            let count = workspaces.get(views::state_name(&state))?;
+            Some(format!("{count} workspaces {what}; what was written in them is kept"))
+        })
+        .collect()
+}
+
+pub(super) async fn counters(host: Arc<Host>, call: Call, _: Nothing) -> Result<Counters, Failure> {
+    let gathered = host.ask(|services| {
+        let gauges = &services.gauges;
+        (gauges.sessions(), gauges.origins(), gauges.cache(), gauges.tree(), rss_anon_bytes())
+    });
+    let (sessions, fetched, cache, tree, rss_anon_bytes) = gathered.await?;
+    let cache = cache.map_err(Failure::Internal)?;
+    let tree = tree.map_err(Failure::Internal)?;
+    let mut origins = BTreeMap::new();
+    for (name, stats) in fetched {
+        if host.may_mount(call.identity(), &name).await {
+            let counters =
+                OriginCounters { fetched: stats.fetched, bytes: stats.bytes, failed: stats.failed };
+            origins.insert(OriginName::to_string(&name), counters);
+        }
+    }
+    Ok(Counters {
+        sessions: sessions.into_iter().map(views::session).collect(),
+        origins,
+        cache: CacheCounters {
+            trees: cache.trees,
+            blobs: cache.inline_blobs + cache.file_blobs,
+            blob_bytes: cache.blob_bytes,
+            database_bytes: cache.database_bytes,
+        },
+        tree: TreeCounters { roots: tree.roots, directories: tree.blocks, nodes: tree.nodes },
+        rss_anon_bytes: rss_anon_bytes.map_err(|error| Failure::Internal(error.to_string()))?,
+    })
+}
+
+/// RssAnon of this process: unlike VmRSS it leaves out the database's pages, which the kernel may take back.
+fn rss_anon_bytes() -> std::io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| std::io::Error::other("/proc/self/status has no RssAnon"))
+}
+
+pub(super) async fn discover(_: Arc<Host>, _: Call, _: Nothing) -> Result<serde_json::Value, Failure> {
+    Ok(document::openrpc())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn anonymous_memory_is_told_in_bytes() {
+        let bytes = super::rss_anon_bytes().unwrap();
+        assert!(bytes > 64 << 10 && bytes.is_multiple_of(1024), "{bytes}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Parameters → what the layers below understand. Pure; everything a caller sent is checked here or refused below.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use super::failure::Failure;
+use crate::{
+    antares::{Create, Options, WorkspaceError},
+    api::CreateWorkspace,
+    engine::{MountError, PointFault},
+    types::{OriginName, RepoPath, WorkspaceId},
+};
+
+/// Longest revision, in bytes: git's own names fit many times over.
+const REV_MAX: usize = 1024;
+
+/// The id of a workspace. Text that cannot be one is an unknown workspace of the caller's own making.
+pub(super) fn workspace_id(text: &str) -> Result<WorkspaceId, Failure> {
+    WorkspaceId::from_str(text).map_err(|error| Failure::BadParameter(error.to_string()))
+}
+
+/// What `workspace.create` asks for.
+pub(super) fn create(params: CreateWorkspace) -> Result<Create, Failure> {
+    let bad = |what: &str, error: &dyn std::fmt::Display| Failure::BadParameter(format!("`{what}`: {error}"));
+    Ok(Create {
+        origin: OriginName::from_str(&params.origin).map_err(|error| bad("origin", &error))?,
+        rev: params.rev.map(revision).transpose()?,
+        path: RepoPath::from_str(&params.path).map_err(|error| bad("path", &error))?,
+        mount_point: mount_point(params.mount_point)?,
+        options: Options {
+            ephemeral: params.ephemeral,
+            read_only: params.read_only,
+            labels: params.labels,
+            ttl: params.ttl_s.map(ttl).transpose()?,
+            mode: params.mode.as_deref().map(mode).transpose()?,
+        },
+    })
+}
+
+/// A path that can at all be a mount point; what is there is looked at with the caller's rights, later.
+pub(super) fn mount_point(text: String) -> Result<PathBuf, Failure> {
+    let fault = if !text.starts_with('/') {
+        Some((PointFault::Relative, "the path is not absolute"))
+    } else if text.len() > RepoPath::MAX_BYTES || text.chars().any(char::is_control) {
+        Some((PointFault::Malformed, "the path is too long or has control characters"))
+    } else {
+        None
+    };
+    let Some((fault, reason)) = fault else {
+        return Ok(PathBuf::from(text));
+    };
+    // An error message is no place for 5,000 bytes or a terminal's control characters.
+    let shown: String = text.escape_debug().take(200).collect();
+    Err(WorkspaceError::from(MountError::Point { path: shown.into(), fault, reason: reason.to_owned() })
+        .into())
+}
+
+fn revision(text: String) -> Result<String, Failure> {
+    if text.is_empty() || text.len() > REV_MAX || text.chars().any(char::is_control) {
+        return Err(Failure::BadParameter(
+            "`rev`: a revision has 1 to 1024 bytes and no control characters".to_owned(),
+        ));
+    }
+    Ok(text)
+}
+
+fn ttl(seconds: u64) -> Result<Duration, Failure> {
+    if seconds == 0 {
+        return Err(Failure::BadParameter("`ttl_s`: a workspace lives for at least a second".to_owned()));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// `0755`: three or four octal digits, no setuid, setgid or sticky bit.
+fn mode(text: &str) -> Result<u32, Failure> {
+    let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    match u32::from_str_radix(text, 8) {
+        Ok(bits) if octal && bits <= 0o777 => Ok(bits),
+        _ => Err(Failure::BadParameter(
+            "`mode`: permission bits are octal text between \"0000\" and \"0777\"".to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ErrorKind;
+
+    fn asked() -> CreateWorkspace {
+        serde_json::from_value(serde_json::json!({"origin": "linux", "mount_point": "/home/alice/l"}))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_whole_request_is_carried_over() {
+        let request = create(CreateWorkspace {
+            path: "drivers/net".to_owned(),
+            rev: Some("v6.1".to_owned()),
+            ephemeral: true,
+            ttl_s: Some(60),
+            mode: Some("0750".to_owned()),
+            labels: [("ci".to_owned(), "7".to_owned())].into(),
+            ..asked()
+        })
+        .unwrap();
+        assert_eq!(request.origin.as_str(), "linux");
+        assert_eq!(request.path.to_string(), "/drivers/net");
+        assert_eq!(request.rev.as_deref(), Some("v6.1"));
+        assert_eq!(request.mount_point, PathBuf::from("/home/alice/l"));
+        assert_eq!(request.options.mode, Some(0o750));
+        assert_eq!(request.options.ttl, Some(Duration::from_secs(60)));
+        assert!(request.options.ephemeral && !request.options.read_only);
+        assert_eq!(request.options.labels["ci"], "7");
+    }
+
+    #[test]
+    fn senseless_parameters_are_refused_by_kind() {
+        let cases: Vec<(CreateWorkspace, ErrorKind)> = vec![
+            (CreateWorkspace { origin: "Linux/..".into(), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { path: "a/../b".into(), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { rev: Some(String::new()), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { rev: Some("a\nb".into()), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { rev: Some("x".repeat(1025)), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { ttl_s: Some(0), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { mode: Some("4755".into()), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { mode: Some("0x1ff".into()), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { mode: Some("+755".into()), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { mode: Some("0799".into()), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { mount_point: "home".into(), ..asked() }, ErrorKind::BadMountPoint),
+            (CreateWorkspace { mount_point: String::new(), ..asked() }, ErrorKind::BadMountPoint),
+            (CreateWorkspace { mount_point: "/a\nb".into(), ..asked() }, ErrorKind::BadMountPoint),
+            (CreateWorkspace { mount_point: "/a\0b".into(), ..asked() }, ErrorKind::BadMountPoint),
+            (CreateWorkspace { mount_point: "/".repeat(5000), ..asked() }, ErrorKind::BadMountPoint),
+        ];
+        for (params, kind) in cases {
+            let shown = format!("{params:?}");
+            assert_eq!(create(params).unwrap_err().explain().kind, kind, "{shown}");
+        }
+    }
+}
