@@ -1,14 +1,15 @@
 //! `scorpio.toml` → [`Config`]: defaults, file, drop-ins, `SCORPIO_…` environment; one error that names file, key and
 //! reason. The only module that reads the environment.
 //!
-//! - [`keys`]: the one table of keys; parsing, [`Config::show`] and the reference in `docs/CONFIGURATION.md` follow it
-//! - [`defaults`]: the value of every key that nobody sets
-//! - [`sources`]: where settings come from, and which of them wins
-//! - [`document`], [`environment`]: a TOML text, the variables → assignments
-//! - [`value`]: what was written, before a key says what it must be
-//! - [`apply`]: assignments → configuration
-//! - [`show`]: configuration → text
-//! - [`error`]: the one error
+//! - `keys`: the one table of keys; parsing, [`Config::show`] and the reference in `docs/CONFIGURATION.md` follow it
+//! - `defaults`: the value of every key that nobody sets
+//! - `sources`: where settings come from, and which of them wins
+//! - `document`, `environment`: a TOML text, the variables → assignments
+//! - `slot`: what may stand at a key
+//! - `value`: what was written, before a key says what it must be
+//! - `apply`: assignments → configuration
+//! - `show`: configuration → text
+//! - `error`: the one error
 
 mod apply;
 mod defaults;
@@ -17,6 +18,7 @@ mod environment;
 mod error;
 mod keys;
 mod show;
+mod slot;
 mod sources;
 mod value;
 
@@ -24,13 +26,13 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::types::OriginName;
 
-pub use environment::journal_stream;
+pub use environment::{journal_stream, no_color};
 pub use error::ConfigError;
 pub use show::reference;
 pub use sources::{DEFAULT_FILE, Source, SourceFile};
 
 /// Everything an administrator can decide. Every field has a default; `[origin.NAME]` tables are what a host needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// `[daemon]`: where things are.
     pub daemon: Places,

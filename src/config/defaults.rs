@@ -1,31 +1,15 @@
 //! What holds where nobody says otherwise.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthConfig, AuthMode, CacheConfig, Config, EngineConfig, FetchConfig, Limits, LowerKind, Places,
-    Principal,
+    AuthConfig, AuthMode, CacheConfig, EngineConfig, FetchConfig, Limits, LowerKind, Places, Principal,
 };
 
 const KIB: u32 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY: Duration = Duration::from_secs(86_400);
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            daemon: Places::default(),
-            cache: CacheConfig::default(),
-            fetch: FetchConfig::default(),
-            engine: EngineConfig::default(),
-            limits: Limits::default(),
-            auth: AuthConfig::default(),
-            origins: BTreeMap::new(),
-            set_by: BTreeMap::new(),
-        }
-    }
-}
 
 impl Default for Places {
     fn default() -> Places {

@@ -29,6 +29,11 @@ pub fn journal_stream() -> Option<OsString> {
     std::env::var_os("JOURNAL_STREAM")
 }
 
+/// Whether `$NO_COLOR` is set and not empty: the user wants no colours from any program.
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Picks and sorts the variables that concern us.
 pub(super) fn read(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
