@@ -15,7 +15,7 @@
 //! - [`driver`]: carries its moves out; [`life`] is what users ask for, [`expiry`] what happens by itself
 //! - [`record`], [`disk`], [`trash`]: what is kept where, and how it goes
 //! - [`recover`]: what a start has to do, pure; [`recovery`] does it, [`stop`] is the other end
-//! - [`orphans`]: uppers without a record
+//! - [`orphans`]: uppers without a record; [`saved`]: workspaces as they lie on disk while no daemon runs
 //! - [`table`], [`roots`], [`tasks`], [`options`]: who is there, what they stand on, who acts, what may be asked for
 //!
 //! Killed at any moment, the next start finishes or undoes: a record that says `Creating` was never acknowledged and
@@ -33,6 +33,7 @@ mod record;
 mod recover;
 mod recovery;
 mod roots;
+pub mod saved;
 mod state;
 mod stop;
 mod table;

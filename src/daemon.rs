@@ -1,1 +1,210 @@
-//! (to be written)
+//! Wiring: from the command line to a daemon that serves, and down again.
+//!
+//! ```text
+//! configuration → privileges cut → cache → origins → store → dicfuse → engine → antares (recovers) → rpc → READY=1
+//!        SIGTERM → rpc stops taking calls → antares unmounts → engine ends its sessions → exit
+//! ```
+//!
+//! - [`args`]: the command line
+//! - [`offline`]: saving a workspace's changes while no daemon runs
+//! - [`exporter`]: saving them while one does
+//! - [`privileges`]: what is kept of root's powers
+//! - [`wiring`]: the modules, put together
+//! - [`notify`]: talking to the service manager
+//! - [`job`]: asking it whether this is a stop or a restart
+
+pub mod args;
+pub mod exporter;
+pub mod job;
+pub mod notify;
+pub mod offline;
+pub mod privileges;
+pub mod wiring;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::CommandFactory;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::args::{Args, Command, ConfigCommand};
+use crate::{
+    cache,
+    config::{self, Config},
+    engine::kernel::mounter,
+    sys::{boot, mountinfo},
+    telemetry::{self, event},
+};
+
+/// `EX_CONFIG`: trying again will not help, so the unit does not.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// How long stopping may take in all before the process ends anyway; below the unit's TimeoutStopSec.
+const STOP_PATIENCE: Duration = Duration::from_secs(25);
+
+/// Threads that run calls and fetches. FUSE requests have threads of their own, and the work here is waiting.
+const RUNTIME_THREADS: usize = 4;
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// The log cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// Not enough rights, or too many.
+    #[error(transparent)]
+    Privileges(#[from] privileges::PrivilegeError),
+    /// Mounts made here would be seen by nobody.
+    #[error(
+        "scorpiod is in a mount namespace of its own, where nobody would see its mounts; take options such as \
+         ProtectSystem=, PrivateTmp= and ReadWritePaths= out of the unit (see systemd.exec(5)), or start it outside of \
+         the container"
+    )]
+    PrivateNamespace,
+    /// Something of this host cannot be had.
+    #[error("cannot {action}: {source}")]
+    Host {
+        /// What was tried.
+        action: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part did not come up.
+    #[error("cannot {action}: {reason}")]
+    Part {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl DaemonError {
+    /// Whether trying again might help.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            DaemonError::Config(_)
+            | DaemonError::Telemetry(_)
+            | DaemonError::Privileges(_)
+            | DaemonError::PrivateNamespace => ExitCode::from(EXIT_CONFIG),
+            DaemonError::Host { .. } | DaemonError::Part { .. } => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn main(args: Args) -> ExitCode {
+    let config = args.config.as_deref();
+    let done = match args.command {
+        None => run(config),
+        Some(Command::Config(ConfigCommand::Show)) => show_config(config),
+        Some(Command::Config(ConfigCommand::Validate)) => {
+            Config::load_from_system(config).map(|_| ()).map_err(DaemonError::from)
+        }
+        Some(Command::Export(export)) => offline::export(config, &export),
+        Some(Command::Mounter) => return mounter::main(std::iter::empty()),
+        Some(Command::CheckCache { dir }) => {
+            cache::check(&dir).map_err(|reason| DaemonError::Part { action: "vouch for the cache", reason })
+        }
+        Some(Command::GenMan { dir }) => write_man_pages(&dir),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // To the journal too, under systemd.
+            let _ = writeln!(std::io::stderr(), "scorpiod: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn show_config(file: Option<&Path>) -> Result<(), DaemonError> {
+    print(Config::load_from_system(file)?.show().as_bytes())
+}
+
+fn print(text: &[u8]) -> Result<(), DaemonError> {
+    std::io::stdout()
+        .write_all(text)
+        .map_err(|source| DaemonError::Host { action: "write to standard output".to_owned(), source })
+}
+
+fn write_man_pages(dir: &PathBuf) -> Result<(), DaemonError> {
+    let command = Args::command().mut_subcommand("config", |config| config.disable_help_subcommand(true));
+    let failed =
+        |source| DaemonError::Host { action: format!("write man pages to {}", dir.display()), source };
+    let man = clap_mangen::Man::new(command).section("8");
+    let mut page = Vec::new();
+    man.render(&mut page).map_err(failed)?;
+    std::fs::write(dir.join("scorpiod.8"), page).map_err(failed)
+}
+
+/// Serves until told to stop.
+fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
+    let config = Config::load_from_system(config_file)?;
+    telemetry::init(&config.daemon.log_level, config::journal_stream().as_deref())?;
+    refuse_private_namespace()?;
+    privileges::cut()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .thread_name("scorpio")
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::Host { action: "start the runtime".to_owned(), source })?;
+    let result = runtime.block_on(serve(config));
+    // Nothing that hangs (an origin, a name service) keeps the process from ending.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// Unless the two cannot be compared: then `/proc` is restricted, and the unit's author knew what they did.
+fn refuse_private_namespace() -> Result<(), DaemonError> {
+    match mountinfo::in_host_namespace() {
+        Ok(false) => Err(DaemonError::PrivateNamespace),
+        Ok(true) => Ok(()),
+        Err(error) => {
+            tracing::warn!(%error, "cannot tell whether this is the host's mount namespace");
+            Ok(())
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), DaemonError> {
+    let boot_id = boot::boot_id()
+        .map_err(|source| DaemonError::Host { action: "read the boot id".to_owned(), source })?;
+    // Signals are caught from here on, so that one during a long recovery is not lost.
+    let stop = stop_signal()?;
+    let daemon = wiring::Daemon::start(config, boot_id).await?;
+    let status = daemon.status();
+    tracing::info!(message_id = event::READY, version = env!("CARGO_PKG_VERSION"), %status, "ready");
+    notify::ready(&status);
+    let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket()));
+    stop.await;
+    watchdog.abort();
+    tracing::info!(message_id = event::STOPPING, "stopping");
+    notify::stopping();
+    if tokio::time::timeout(STOP_PATIENCE, daemon.stop()).await.is_err() {
+        tracing::warn!("stopping took too long; what is still mounted is cleaned up at the next start");
+    }
+    Ok(())
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, DaemonError> {
+    let catch = |kind| {
+        signal(kind).map_err(|source| DaemonError::Host { action: "catch signals".to_owned(), source })
+    };
+    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -3,6 +3,7 @@
 //! - [`open`]: an origin as the configuration describes it
 //! - [`git`]: any local git repository
 //! - [`account`]: whose rights a repository is read with
+//! - [`lazy`]: an origin set up by the first request that finds its source there
 //! - [`limits`]: a decorator with deadlines and a bound on requests in flight
 //! - [`faults`]: a decorator that misbehaves on demand, for tests
 //!
@@ -11,6 +12,7 @@
 pub mod account;
 pub mod faults;
 pub mod git;
+pub mod lazy;
 pub mod limits;
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +20,10 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::{account::default_reader, limits::Limits};
+pub use self::{
+    account::{account_reader, default_reader},
+    limits::Limits,
+};
 use self::{git::GitOrigin, limits::Limited};
 use crate::{
     config::OriginKind,

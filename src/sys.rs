@@ -6,10 +6,12 @@
 //! - [`userns`]: a table of ids for an idmapped mount
 //! - [`durable`]: files that are there whole or not at all
 //! - [`peer`]: who is at the other end of a Unix socket
-//! - [`boot`]: ids of this boot and this mount namespace
+//! - [`boot`]: ids of this boot
+//! - [`fdstore`]: descriptors that the service manager keeps for us
 
 pub mod boot;
 pub mod durable;
+pub mod fdstore;
 pub mod identity;
 pub mod mount;
 pub mod mountinfo;

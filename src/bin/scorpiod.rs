@@ -1,11 +1,10 @@
-//! The daemon, and the short-lived process it mounts with.
+//! The workspace daemon; see `scorpiod --help`.
 
 use std::process::ExitCode;
 
+use clap::Parser;
+use scorpio::daemon::args::Args;
+
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match args.next() {
-        Some(verb) if verb == "mounter" => scorpio::engine::kernel::mounter::main(args),
-        _ => ExitCode::FAILURE,
-    }
+    scorpio::daemon::main(Args::parse())
 }

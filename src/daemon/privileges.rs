@@ -20,7 +20,9 @@ pub const NEEDED: [Capability; 9] = [
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// Not started as root, or in a container that keeps one back.
-    #[error("scorpiod needs {missing}, which this process does not have; start it as root, outside of a container")]
+    #[error(
+        "scorpiod needs {missing}, which this process does not have; start it as root, outside of a container"
+    )]
     Missing {
         /// Which one.
         missing: Capability,

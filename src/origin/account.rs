@@ -30,6 +30,17 @@ pub fn default_reader(path: &Path) -> io::Result<Identity> {
     }
 }
 
+/// The account `name`, with its groups: a user name, or a uid.
+pub fn account_reader(name: &str) -> io::Result<Identity> {
+    let by_name = User::from_name(name)?;
+    let user = match name.parse() {
+        Ok(uid) if by_name.is_none() => User::from_uid(Uid::from_raw(uid))?,
+        _ => by_name,
+    };
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no account `{name}`"));
+    of_account(&user.ok_or_else(missing)?)
+}
+
 fn of_account(user: &User) -> io::Result<Identity> {
     if user.uid.is_root() {
         return Ok(Identity::root());

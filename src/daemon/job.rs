@@ -1,0 +1,68 @@
+//! Stop or restart? systemd sends the same SIGTERM for both, and says which only when asked.
+
+use std::time::Duration;
+
+use zbus::{Connection, OwnedObjectPath};
+
+/// PID 1 answers in a millisecond; were it stuck, stopping must not be.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What ends this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A successor follows at once, so what runs in the mounts must not notice.
+    Restart,
+    /// The service is to be off.
+    Stop,
+}
+
+/// Asks the manager which job `unit` has. Without an answer it is a stop: leaving mounts behind that nobody serves would
+/// be worse than taking them down.
+pub async fn ending(unit: &str) -> Ending {
+    match tokio::time::timeout(PATIENCE, job_type(unit)).await {
+        Ok(Ok(Some(job))) if matches!(job.as_str(), "restart" | "try-restart") => Ending::Restart,
+        Ok(Ok(job)) => {
+            tracing::debug!(?job, "the unit's job");
+            Ending::Stop
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot ask the service manager why it ends this process; taking it for a stop");
+            Ending::Stop
+        }
+        Err(_) => {
+            tracing::warn!("the service manager does not say why it ends this process; taking it for a stop");
+            Ending::Stop
+        }
+    }
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+}
+
+#[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
+trait Unit {
+    #[zbus(property)]
+    fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
+}
+
+#[zbus::proxy(interface = "org.freedesktop.systemd1.Job", default_service = "org.freedesktop.systemd1")]
+trait Job {
+    #[zbus(property)]
+    fn job_type(&self) -> zbus::Result<String>;
+}
+
+async fn job_type(unit: &str) -> zbus::Result<Option<String>> {
+    let bus = Connection::system().await?;
+    let path = ManagerProxy::new(&bus).await?.get_unit(unit).await?;
+    let (id, path) = UnitProxy::builder(&bus).path(path).build().await?.job().await?;
+    if id == 0 {
+        return Ok(None);
+    }
+    JobProxy::builder(&bus).path(path).build().await?.job_type().await.map(Some)
+}

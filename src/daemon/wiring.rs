@@ -1,0 +1,239 @@
+//! The modules, put together from a [`Config`], and taken apart again.
+
+use std::{collections::BTreeMap, ffi::OsString, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::UnixListener, runtime::Handle, sync::watch, task::JoinHandle};
+
+use crate::{
+    antares::{Antares, AntaresConfig, Scope, State},
+    auth::{self, accounts::Accounts},
+    cache::{Cache, CacheOptions, Checker},
+    config::{Config, LowerKind, OriginConfig, OriginKind},
+    daemon::{DaemonError, exporter::WorkspaceExporter},
+    dicfuse::{Dicfuse, NodeTableOptions},
+    engine::{
+        OverlayEngine,
+        kernel::{KernelEngine, KernelOptions, Launcher},
+    },
+    fusedev::SessionLimits,
+    origin::{self, Origin, lazy::Lazy},
+    rpc::{self, HostGauges, RpcLimits, Services},
+    store::{ObjectStore, StoreLimits},
+    sys::{fdstore, identity::Identity},
+    types::OriginName,
+};
+
+/// Wants in one request to an origin: a large directory's sizes in a few requests, and none that takes long.
+const BATCH: usize = 4096;
+
+/// How long the check of a cache of another boot may take before the cache is thrown away: below TimeoutStartSec, and a
+/// cache that takes longer to read is quicker to fetch again.
+const CHECK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon that serves.
+pub struct Daemon {
+    antares: Antares,
+    engine: Arc<dyn OverlayEngine>,
+    rpc: JoinHandle<()>,
+    stop_rpc: watch::Sender<bool>,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Builds everything from the bottom up; returns when all workspaces are as far up as they will come and the socket
+    /// is served.
+    pub async fn start(config: Config, boot_id: String) -> Result<Daemon, DaemonError> {
+        let passed = fdstore::receive()
+            .map_err(|source| DaemonError::Host { action: "take descriptors over".to_owned(), source })?;
+        let store = open_store(&config, &boot_id).await?;
+        let dicfuse = open_dicfuse(&config, &boot_id, store.clone())?;
+        let engine = open_engine(&config, dicfuse.clone()).await?;
+        let antares = open_antares(&config, boot_id, engine.clone(), dicfuse.clone(), store.clone()).await?;
+        let listener = listener(&config, passed)?;
+        let services = services(&config, &antares, engine.clone(), dicfuse, store).await;
+        let (stop_rpc, mut stopped) = watch::channel(false);
+        let stop = async move {
+            // An error means that the sender is gone, which is a stop as well.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let limits = RpcLimits::from(&config.limits);
+        let rpc = tokio::spawn(async move {
+            if let Err(error) = rpc::serve(listener, services, limits, stop).await {
+                tracing::error!(%error, "the control socket cannot be served");
+            }
+        });
+        Ok(Daemon { antares, engine, rpc, stop_rpc, socket: config.daemon.socket.clone() })
+    }
+
+    /// One line for `systemctl status`.
+    pub fn status(&self) -> String {
+        let workspaces = self.antares.list(&Scope::Everybody);
+        let mounted = workspaces.iter().filter(|workspace| workspace.state == State::Mounted).count();
+        format!("{mounted} of {} workspaces mounted", workspaces.len())
+    }
+
+    /// Where the control socket is.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone()
+    }
+
+    /// Takes no more calls, unmounts everything, ends the sessions.
+    pub async fn stop(self) {
+        // Fails only when the server has ended by itself.
+        let _ = self.stop_rpc.send(true);
+        if let Err(error) = self.rpc.await {
+            tracing::warn!(%error, "the control socket's server ended badly");
+        }
+        self.antares.shutdown().await;
+        self.engine.shutdown().await;
+    }
+}
+
+/// Cache and origins behind one door.
+pub(super) async fn open_store(config: &Config, boot_id: &str) -> Result<ObjectStore, DaemonError> {
+    let options = CacheOptions {
+        dir: config.daemon.cache_dir.clone(),
+        map_bytes: config.cache.map_bytes,
+        inline_max_bytes: config.cache.inline_max_bytes,
+        boot_id: boot_id.to_owned(),
+        checker: Some(Checker {
+            program: own_program(),
+            args: vec![OsString::from("check-cache")],
+            timeout: CHECK_PATIENCE,
+        }),
+    };
+    // Checking a cache of another boot reads all of it.
+    let cache = tokio::task::spawn_blocking(move || Cache::open(options)).await;
+    let cache = part("open the cache", cache.map_err(|error| error.to_string()))?;
+    let cache = part("open the cache", cache)?;
+    let limits = StoreLimits { flight_bytes: config.fetch.flight_bytes, batch: BATCH };
+    Ok(ObjectStore::new(cache, open_origins(config), limits))
+}
+
+/// All origins of the configuration. None is waited for: one that is away now may be there for the first request.
+fn open_origins(config: &Config) -> BTreeMap<OriginName, Arc<dyn Origin>> {
+    let limits = origin::Limits { deadline: config.fetch.deadline, requests: config.fetch.requests };
+    let lazy = |(name, config): (&OriginName, &OriginConfig)| {
+        let set_up = {
+            let (name, kind) = (name.clone(), config.kind.clone());
+            Box::new(move || open_origin(&name, &kind, limits))
+        };
+        let origin: Arc<dyn Origin> = Arc::new(Lazy::new(name.clone(), limits.deadline, set_up));
+        (name.clone(), origin)
+    };
+    config.origins.iter().map(lazy).collect()
+}
+
+fn open_origin(
+    name: &OriginName,
+    kind: &OriginKind,
+    limits: origin::Limits,
+) -> Result<Arc<dyn Origin>, String> {
+    origin::open(name, kind, reader(kind)?, limits).map_err(|error| error.to_string())
+}
+
+/// Whose rights an origin is read with: the account that the configuration names, else the repository's owner.
+fn reader(kind: &OriginKind) -> Result<Identity, String> {
+    let OriginKind::Git { path, read_as } = kind;
+    match read_as {
+        Some(account) => origin::account_reader(account).map_err(|error| format!("`read_as`: {error}")),
+        None => origin::default_reader(path).map_err(|error| {
+            format!("cannot tell whose {} is ({error}); name an account by `read_as`", path.display())
+        }),
+    }
+}
+
+fn open_dicfuse(config: &Config, boot_id: &str, store: ObjectStore) -> Result<Dicfuse, DaemonError> {
+    let options = NodeTableOptions {
+        dir: config.daemon.runtime_dir.join("nodes"),
+        map_bytes: config.cache.node_map_bytes,
+        boot_id: boot_id.to_owned(),
+    };
+    part("open the node table", Dicfuse::open(options, store))
+}
+
+async fn open_engine(config: &Config, dicfuse: Dicfuse) -> Result<Arc<dyn OverlayEngine>, DaemonError> {
+    let options = KernelOptions {
+        runtime_dir: config.daemon.runtime_dir.clone(),
+        lower: config.engine.lower,
+        limits: SessionLimits {
+            workers: config.engine.workers,
+            parked: config.fetch.parked,
+            parked_per_user: config.fetch.parked_per_user,
+            deadline: config.fetch.deadline,
+            entry_ttl: config.engine.entry_ttl,
+        },
+        mount_timeout: config.engine.mount_timeout,
+        launcher: Launcher { program: own_program(), args: vec![OsString::from("mounter")] },
+    };
+    let runtime = Handle::current();
+    let engine = tokio::task::spawn_blocking(move || KernelEngine::new(options, dicfuse, runtime)).await;
+    let engine = part("start the mount engine", engine.map_err(|error| error.to_string()))?;
+    Ok(Arc::new(part("start the mount engine", engine)?))
+}
+
+async fn open_antares(
+    config: &Config,
+    boot_id: String,
+    engine: Arc<dyn OverlayEngine>,
+    dicfuse: Dicfuse,
+    store: ObjectStore,
+) -> Result<Antares, DaemonError> {
+    let options = AntaresConfig {
+        state_dir: config.daemon.state_dir.clone(),
+        upper_root: config.daemon.upper_root.clone(),
+        boot_id,
+        limits: config.limits,
+    };
+    part("recover the workspaces", Antares::open(options, engine, dicfuse, store).await)
+}
+
+/// The socket that systemd listens on for us, else one of our own.
+fn listener(config: &Config, passed: Vec<(String, OwnedFd)>) -> Result<UnixListener, DaemonError> {
+    let failed = |source| DaemonError::Host {
+        action: format!("listen on {}", config.daemon.socket.display()),
+        source,
+    };
+    match passed.into_iter().find(|(name, _)| name == "control") {
+        Some((_, fd)) => {
+            let listener = std::os::unix::net::UnixListener::from(fd);
+            listener.set_nonblocking(true).map_err(failed)?;
+            UnixListener::from_std(listener).map_err(failed)
+        }
+        None => rpc::bind(&config.daemon.socket).map_err(failed),
+    }
+}
+
+async fn services(
+    config: &Config,
+    antares: &Antares,
+    engine: Arc<dyn OverlayEngine>,
+    dicfuse: Dicfuse,
+    store: ObjectStore,
+) -> Services {
+    let accounts = Accounts::default();
+    let lower = match config.engine.lower {
+        LowerKind::PerOwner => "per-owner",
+        LowerKind::Auto | LowerKind::Shared => "shared",
+    };
+    let exporter =
+        WorkspaceExporter { antares: antares.clone(), store: store.clone(), runtime: Handle::current() };
+    Services {
+        workspaces: Arc::new(antares.clone()),
+        gauges: Arc::new(HostGauges { engine, dicfuse, store, lower: lower.to_owned() }),
+        exporter: Some(Arc::new(exporter)),
+        origins: config.origins.clone(),
+        authorizer: auth::choose(&config.auth, &accounts).await,
+        accounts,
+    }
+}
+
+/// This program, for the short-lived processes started from it. The link stays right when a package upgrade replaces
+/// the file while we run; the process started then is of the version we are.
+fn own_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
+}
+
+fn part<T, E: std::fmt::Display>(action: &'static str, result: Result<T, E>) -> Result<T, DaemonError> {
+    result.map_err(|error| DaemonError::Part { action, reason: error.to_string() })
+}

@@ -1,0 +1,281 @@
+# The promises that take a real systemd, one function each; run.sh runs them in the order of run_checks.
+
+run_checks() {
+    check "the package installs and the service comes up" installs
+    check "capabilities are cut to what is needed" capabilities_are_cut
+    check "polkit lets a member of the group mount, and nobody else" polkit_decides
+    check "the journal tells who mounted what, and who was refused" journal_tells
+    check "two users see their own workspaces only" two_users
+    check "restart and kill -9 under load, $rounds times" restarts_under_load
+    check "an upgrade leaves the workspaces mounted" upgrade
+    check "stop unmounts, start brings every workspace back" stop_and_start
+    check "after a reboot every workspace is there again" reboot
+    check "a wrong configuration ends with 78 and no loop" wrong_configuration
+    check "a private mount namespace is refused" private_namespace
+    check "removing unmounts, purging keeps unsaved work" remove_and_purge
+    check "purging deletes it when told to" purge_everything
+}
+
+static_checks() {
+    local security
+    # verify exits with 0 for unknown keys, so its words count. Man pages and binaries are not installed here.
+    systemd-analyze verify systemd/scorpio.service systemd/scorpio.socket 2>&1 |
+        grep -v -e 'is not executable' -e 'Command /usr/libexec' -e 'man:' -e '^$' -e 'Failed to.*scorpiod' >"$work/verify" || true
+    if grep -i scorpio "$work/verify"; then return 1; fi
+    security=$(systemd-analyze security --offline=yes systemd/scorpio.service --no-pager 2>/dev/null | tail -n 1 | grep -o '[0-9]\.[0-9]')
+    echo "FIGURE systemd-analyze security: $security"
+    # What is left is the price of mounting into the host's namespace.
+    awk -v score="$security" 'BEGIN { exit !(score <= 5.2) }'
+    xmllint --noout --nonet --nodefdtd polkit/org.scorpio.policy
+    lintian --fail-on error --suppress-tags-from-file tests/system/lintian-accepted "$package"
+}
+
+# Files for the tests in the root directory $1, before it boots.
+prepare() {
+    local root=$1 source
+    mkdir -p "$root/srv/git" "$root/var/tmp/packages"
+    cp "$package" "$later" "$root/var/tmp/packages/"
+    # A real C project that make builds: the one our own build has fetched anyway.
+    source=$(find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -maxdepth 2 -type d -name 'lmdb-master-sys-*' | sort | tail -n 1)
+    [ -n "$source" ] || { echo "no C project among the crates" >&2; return 1; }
+    chroot "$root" chown root: /srv/git
+    mkdir "$work/project"
+    cp -r "$source/lmdb/libraries/liblmdb" "$work/project/lib"
+    cp -r src "$work/project/src"
+    (
+        cd "$work/project"
+        chmod 755 lib/tooltag 2>/dev/null || true
+        git init -q -b main . && git add -A -f
+        git -c user.name=test -c user.email=test@invalid commit -qm project
+        git clone -q --bare . "$root/srv/git/project.git"
+    )
+    rm -rf "$work/project"
+    chroot "$root" chown -R root: /srv/git
+}
+
+installs() {
+    script 'dpkg -i /var/tmp/packages/scorpio_0.1.0_*.deb
+        mkdir -p /etc/scorpio/scorpio.toml.d
+        printf "[origin.project]\nkind = \"git\"\npath = \"/srv/git/project.git\"\nallow = [\"@scorpio\"]\n" >/etc/scorpio/scorpio.toml.d/project.toml
+        usermod -aG scorpio alice
+        systemctl restart scorpio
+        systemctl is-active scorpio.service scorpio.socket
+        systemctl is-enabled scorpio.service scorpio.socket
+        scorpioctl health
+        man -w scorpioctl 2>/dev/null || test -s /usr/share/man/man1/scorpioctl.1.gz'
+}
+
+capabilities_are_cut() {
+    local pid
+    pid=$(run systemctl show -P MainPID scorpio)
+    # sys_admin dac_read_search dac_override chown fowner fsetid setuid setgid mknod
+    run grep -E 'Cap(Prm|Eff|Bnd):\s00000000082000df$' "/proc/$pid/status" | wc -l | grep -qx 3
+    run grep -E 'Cap(Inh|Amb):\s0000000000000000$' "/proc/$pid/status" | wc -l | grep -qx 2
+    run grep -qx 'NoNewPrivs:.1' "/proc/$pid/status"
+}
+
+polkit_decides() {
+    as_alice 'mkdir ~/w && scorpioctl mount project:/ ~/w && test -f ~/w/lib/Makefile && touch ~/w/mine'
+    as bob bash -c 'mkdir ~/w; scorpioctl mount project:/ ~/w; test $? = 4'
+    run test ! -e /home/bob/w/lib
+    # Revoked, then granted again.
+    script 'gpasswd -d alice scorpio >/dev/null'
+    as alice bash -c 'mkdir ~/no; scorpioctl mount project:/ ~/no; test $? = 4; rmdir ~/no'
+    script 'usermod -aG scorpio alice'
+}
+
+journal_tells() {
+    local id
+    id=$(as_alice 'scorpioctl --json info ~/w | jq -r .id')
+    script "journalctl -u scorpio SCORPIO_WORKSPACE=$id SCORPIO_UID=1000 -o json --no-pager | jq -e -s 'any(.[]; .MESSAGE | test(\"mounted\"))'"
+    script "journalctl -u scorpio SCORPIO_UID=1001 -o json --no-pager | jq -e -s 'any(.[]; .MESSAGE | test(\"refused\"))'"
+    script "journalctl -u scorpio -x -n 200 --no-pager | grep -q -- '-- Subject:'"
+}
+
+two_users() {
+    script 'usermod -aG scorpio bob'
+    as bob bash -euc 'scorpioctl mount project:/ ~/w; echo mine >~/w/bobs; ! cat /home/alice/w/mine; ! ls /home/alice/w
+        test "$(stat -c %U ~/w/lib/Makefile)" = bob; test "$(scorpioctl --json list | jq ".workspaces | length")" = 1'
+    as_alice 'test "$(stat -c %U ~/w/lib/Makefile)" = alice
+        id=$(scorpioctl --json list | jq -r .workspaces[0].id); test -n "$id"; ! ls /home/bob/w'
+    # Another user's workspace looks like none at all.
+    local id
+    id=$(as bob bash -euc 'scorpioctl --json info ~/w | jq -r .id')
+    as alice bash -c "scorpioctl unmount $id; test \$? = 3; scorpioctl info $id; test \$? = 3"
+}
+
+# A build and a database in alice's workspace; what the database acknowledged is written down outside of it.
+start_load() {
+    script 'install -d -o alice /var/tmp/load && rm -f /var/tmp/load/* && touch /var/tmp/load/on && chown alice /var/tmp/load/on'
+    as_alice 'cd ~/w && rm -f db* && sqlite3 db "PRAGMA journal_mode=WAL; CREATE TABLE t (n INTEGER PRIMARY KEY)"'
+    as_alice 'setsid bash -c '\''
+        n=0
+        while [ -e /var/tmp/load/on ]; do
+            n=$((n + 1))
+            if sqlite3 ~/w/db "PRAGMA busy_timeout=2000; PRAGMA synchronous=FULL; INSERT INTO t VALUES ($n)" >/dev/null 2>>/var/tmp/load/errors; then
+                echo $n >>/var/tmp/load/acknowledged
+            fi
+        done'\'' >/dev/null 2>&1 </dev/null &
+        setsid bash -c '\''
+        while [ -e /var/tmp/load/on ]; do
+            if make -C ~/w/lib -s clean liblmdb.a >/dev/null 2>>/var/tmp/load/make.errors; then echo >>/var/tmp/load/builds; else echo >>/var/tmp/load/broken; fi
+        done'\'' >/dev/null 2>&1 </dev/null &'
+}
+
+stop_load() {
+    run rm -f /var/tmp/load/on
+    local try
+    for try in $(seq 600); do
+        run pgrep -u alice -f /var/tmp/load/on >/dev/null || return 0
+        sleep 0.1
+    done
+    run ps -u alice -o pid,stat,wchan:30,args
+    return 1
+}
+
+count() { run sh -c "wc -l </var/tmp/load/$1" 2>/dev/null || echo 0; }
+
+# No process waits for an answer that nobody will give.
+nothing_stuck() {
+    local try
+    for try in $(seq 100); do
+        if ! run ps -eo stat,args --no-headers | grep -q '^D'; then return 0; fi
+        sleep 0.1
+    done
+    run ps -eo pid,stat,wchan:30,args
+    return 1
+}
+
+all_mounted() {
+    run scorpioctl --json list --all | jq -e '.workspaces | length == 2 and all(.state == "mounted")'
+}
+
+no_stale_mount() {
+    # One overlay per workspace, and no FUSE session but those in use.
+    test "$(run grep -c ' - overlay scorpio:' /proc/self/mountinfo)" = 2
+    test "$(run grep -c ' - fuse.scorpio ' /proc/self/mountinfo)" -le 2
+}
+
+wait_for_service() {
+    local try
+    for try in $(seq 200); do
+        if run timeout 10 scorpioctl health >/dev/null 2>&1 && all_mounted >/dev/null; then return 0; fi
+        sleep 0.1
+    done
+    run systemctl status scorpio --no-pager || true
+    run scorpioctl list --all
+    return 1
+}
+
+restarts_under_load() {
+    local round pid before
+    run sh -c 'cd /home/bob/w && cp -r lib mine && find mine -type f | sort | xargs sha256sum >/var/tmp/bob.sum'
+    start_load
+    for round in $(seq "$rounds"); do
+        before=$(count acknowledged)
+        # The load is really on before the next blow.
+        until [ "$(count acknowledged)" -gt "$((before + 3))" ]; do sleep 0.05; done
+        if [ $((round % 2)) = 0 ]; then
+            run systemctl restart scorpio
+        else
+            pid=$(run systemctl show -P MainPID scorpio)
+            run kill -9 "$pid"
+        fi
+        script 'systemctl reset-failed scorpio 2>/dev/null || true'
+        wait_for_service
+    done
+    stop_load
+    nothing_stuck
+    no_stale_mount
+    # Every acknowledged row is there, and bob's files are as he left them.
+    as_alice 'cd ~/w && sqlite3 db "PRAGMA integrity_check" | grep -qx ok
+        sqlite3 db "SELECT n FROM t" | sort >/var/tmp/load/found; sort /var/tmp/load/acknowledged | comm -23 - /var/tmp/load/found | (! grep .)'
+    run sh -c 'cd /home/bob/w && sha256sum --quiet -c /var/tmp/bob.sum'
+    echo "FIGURE $(count acknowledged) commits acknowledged, all found; $(count errors) failed; $(count builds) builds done, $(count broken) broken"
+    as_alice 'make -C ~/w/lib -s clean liblmdb.a'
+}
+
+upgrade() {
+    local before
+    before=$(run stat -c %d:%i /home/alice/w/lib/Makefile)
+    script 'dpkg -i /var/tmp/packages/scorpio_0.1.0+again_*.deb'
+    wait_for_service
+    no_stale_mount
+    as_alice 'test -f ~/w/mine && cat ~/w/lib/Makefile >/dev/null'
+    echo "FIGURE $before before, $(run stat -c %d:%i /home/alice/w/lib/Makefile) after"
+}
+
+uppers() {
+    run sh -c 'cd /var/lib/scorpio/workspaces && find . -path "*/upper/*" -type f | sort | xargs sha256sum'
+}
+
+stop_and_start() {
+    uppers >"$work/before"
+    test -s "$work/before"
+    script 'systemctl stop scorpio.socket scorpio.service
+        ! grep -e "overlay scorpio:" -e "fuse.scorpio" /proc/self/mountinfo
+        test ! -e /home/alice/w/lib'
+    uppers | cmp - "$work/before"
+    script 'systemctl start scorpio.socket scorpio.service'
+    wait_for_service
+    uppers | cmp - "$work/before"
+    as_alice 'test -f ~/w/mine && test -f ~/w/lib/Makefile'
+}
+
+reboot() {
+    uppers >"$work/before"
+    machine_down "$machine"
+    machine_up "$work/${machine#scorpio-}" "$machine"
+    wait_for_service
+    uppers | cmp - "$work/before"
+    no_stale_mount
+    as_alice 'test -f ~/w/mine && make -C ~/w/lib -s clean liblmdb.a'
+}
+
+wrong_configuration() {
+    script 'echo "[limits]
+workspaces_per_user = \"many\"" >/etc/scorpio/scorpio.toml.d/wrong.toml
+        systemctl restart scorpio || true
+        sleep 1
+        test "$(systemctl show -P ExecMainStatus scorpio)" = 78
+        test "$(systemctl show -P NRestarts scorpio)" = 0
+        journalctl -u scorpio -n 20 --no-pager | grep -q "wrong.toml:2: limits.workspaces_per_user"
+        rm /etc/scorpio/scorpio.toml.d/wrong.toml
+        systemctl reset-failed scorpio; systemctl start scorpio'
+    wait_for_service
+}
+
+private_namespace() {
+    script 'mkdir -p /etc/systemd/system/scorpio.service.d
+        printf "[Service]\nPrivateTmp=yes\n" >/etc/systemd/system/scorpio.service.d/wrong.conf
+        systemctl daemon-reload; systemctl restart scorpio || true
+        sleep 1
+        test "$(systemctl show -P ExecMainStatus scorpio)" = 78
+        journalctl -u scorpio -n 20 --no-pager | grep -q "mount namespace of its own"
+        rm -r /etc/systemd/system/scorpio.service.d; systemctl daemon-reload
+        systemctl reset-failed scorpio; systemctl start scorpio'
+    wait_for_service
+}
+
+remove_and_purge() {
+    uppers >"$work/before"
+    script 'dpkg -r scorpio
+        ! grep -e "overlay scorpio:" -e "fuse.scorpio" /proc/self/mountinfo'
+    script 'dpkg -P scorpio' 2>&1 | tee "$work/purge"
+    grep -q 'work that was not saved elsewhere is kept' "$work/purge"
+    uppers | cmp - "$work/before"
+    run test ! -e /var/cache/scorpio
+    # What was kept comes back with the service.
+    script 'dpkg -i /var/tmp/packages/scorpio_0.1.0_*.deb
+        mkdir -p /etc/scorpio/scorpio.toml.d
+        printf "[origin.project]\nkind = \"git\"\npath = \"/srv/git/project.git\"\nallow = [\"@scorpio\"]\n" >/etc/scorpio/scorpio.toml.d/project.toml
+        systemctl restart scorpio'
+    wait_for_service
+    as_alice 'test -f ~/w/mine'
+}
+
+purge_everything() {
+    script 'SCORPIO_PURGE_UNSAVED=1 dpkg -P scorpio; rm -rf /etc/scorpio
+        test ! -e /var/lib/scorpio; test ! -e /var/cache/scorpio; ! systemctl cat scorpio.service'
+    run sh -c '! grep -e "overlay scorpio:" -e "fuse.scorpio" /proc/self/mountinfo'
+}

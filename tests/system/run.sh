@@ -1,0 +1,64 @@
+#!/bin/bash
+# run.sh [SUITE...]
+# Builds the Debian package, installs it on machines with a real systemd (bookworm unless other suites are named) and
+# works there as two users. Needs root, mmdebstrap, systemd-container, lintian, libxml2-utils and what a build needs.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. tests/system/machine.sh
+
+suites=("${@:-bookworm}")
+rounds=${ROUNDS:-20}
+work=$(mktemp -d /var/tmp/scorpio-system.XXXXXX)
+machine=
+passed=0
+failed=0
+
+clean_up() {
+    [ -z "$machine" ] || machine_down "$machine" || true
+    rm -rf --one-file-system "$work"
+}
+trap clean_up EXIT
+
+# check NAME CMD...: one promise; its output is shown when it does not hold.
+check() {
+    local name=$1 begin=$SECONDS
+    shift
+    if (set -e; "$@") >"$work/output" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok      $name ($((SECONDS - begin)) s)$(sed -n 's/^FIGURE / — /p' "$work/output" | tr -d '\n')"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name"
+        tail -n 60 "$work/output" | sed 's/^/        /'
+        [ -z "$machine" ] || run journalctl -u scorpio --no-pager -n 60 | sed 's/^/        | /' || true
+    fi
+}
+
+run() { machine_run "$machine" "$@"; }
+as() { machine_as "$machine" "$@"; }
+script() { run bash -euc "$1"; }
+as_alice() { as alice bash -euc "$1"; }
+
+. tests/system/checks.sh
+
+echo "building the package"
+packaging/build-deb.sh "$work" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; exit 1; }
+packaging/build-deb.sh --version 0.1.0+again --no-build "$work" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; exit 1; }
+package=$work/scorpio_0.1.0_$(dpkg --print-architecture).deb
+later=$work/scorpio_0.1.0+again_$(dpkg --print-architecture).deb
+check "the units, the policy and the package are well-formed" static_checks
+
+for suite in "${suites[@]}"; do
+    echo "building a machine with $suite"
+    machine_build "$suite" "$work/$suite" >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log"; exit 1; }
+    prepare "$work/$suite"
+    machine_up "$work/$suite" "scorpio-$suite"
+    machine=scorpio-$suite
+    run_checks
+    machine_down "$machine"
+    machine=
+    rm -rf --one-file-system "${work:?}/$suite"
+done
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
