@@ -22,6 +22,7 @@ pub(crate) struct GuardedStream<K> {
     socket: UnixStream,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    given_up: bool,
     reader: Option<Waker>,
     _kept: K,
 }
@@ -29,7 +30,7 @@ pub(crate) struct GuardedStream<K> {
 impl<K> GuardedStream<K> {
     /// Guards `socket`; `kept` is dropped with it.
     pub(crate) fn new(socket: UnixStream, write_timeout: Duration, kept: K) -> GuardedStream<K> {
-        GuardedStream { socket, write_timeout, stalled: None, reader: None, _kept: kept }
+        GuardedStream { socket, write_timeout, stalled: None, given_up: false, reader: None, _kept: kept }
     }
 
     /// Notes how a write went, and lets one fail that has waited for too long.
@@ -43,14 +44,18 @@ impl<K> GuardedStream<K> {
         }
         let timeout = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        match stalled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the caller does not read its answers",
-            ))),
-            Poll::Pending => Poll::Pending,
+        std::task::ready!(stalled.as_mut().poll(cx));
+        self.given_up = true;
+        // Who reads may be another task, and would wait for a caller that has been given up.
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
         }
+        Poll::Ready(Err(not_reading()))
     }
+}
+
+fn not_reading() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the caller does not read its answers")
 }
 
 impl<K: Unpin> AsyncRead for GuardedStream<K> {
@@ -60,6 +65,9 @@ impl<K: Unpin> AsyncRead for GuardedStream<K> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.given_up {
+            return Poll::Ready(Err(not_reading()));
+        }
         if this.stalled.is_some() {
             this.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -120,6 +128,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         assert_eq!(fill(&mut stream).await.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= patience);
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
