@@ -1,4 +1,5 @@
 //! A control socket over made-up workspaces, and callers of any user for it.
+#![allow(unreachable_pub, missing_docs)] // part of one test program
 
 use std::{
     collections::BTreeMap,
@@ -304,11 +305,17 @@ impl Server {
     }
 }
 
-/// The bytes of a request.
-pub fn post(body: &str) -> Vec<u8> {
+/// The bytes of a request on a connection that is kept.
+pub fn keep(body: &str) -> Vec<u8> {
     let length = body.len();
     format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
         .into_bytes()
+}
+
+/// The bytes of a request on a connection that is closed behind its answer.
+pub fn post(body: &str) -> Vec<u8> {
+    let kept = String::from_utf8(keep(body)).unwrap();
+    kept.replacen("host: x", "connection: close\r\nhost: x", 1).into_bytes()
 }
 
 /// Sends bytes and reads until the server closes.
