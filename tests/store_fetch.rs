@@ -229,7 +229,8 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn what_was_fetched_is_in_the_cache_and_is_not_fetched_again() {
-    let ((tree, tree_body), (small, small_body), (large, large_body)) = (tree(1), blob(1, 10), blob(2, 3 * MIB));
+    let ((tree, tree_body), (small, small_body), (large, large_body)) =
+        (tree(1), blob(1, 10), blob(2, 3 * MIB));
     let world = world([tree_body.clone(), small_body.clone(), large_body.clone()]);
     let store = &world.store;
     for _ in 0..2 {
@@ -268,7 +269,8 @@ async fn an_unknown_origin_is_unreachable() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn twenty_callers_at_once_are_one_fetch() {
-    let ((large, large_body), (small, small_body), (listing, listing_body)) = (blob(1, 2 * MIB), blob(2, 10), tree(3));
+    let ((large, large_body), (small, small_body), (listing, listing_body)) =
+        (blob(1, 2 * MIB), blob(2, 10), tree(3));
     let world = world([large_body, small_body, listing_body]);
     for (asked_before, oid, is_tree) in [(0, large, false), (1, small, false), (2, listing, true)] {
         let gate = world.origin.close();
@@ -331,7 +333,8 @@ async fn a_first_caller_who_leaves_does_not_stop_the_flight() {
 
 #[tokio::test]
 async fn wrong_bytes_are_never_kept_and_a_good_answer_is_taken_later() {
-    let ((file, file_body), (large, large_body), (listing, listing_body)) = (blob(1, 10), blob(2, MIB), tree(3));
+    let ((file, file_body), (large, large_body), (listing, listing_body)) =
+        (blob(1, 10), blob(2, MIB), tree(3));
     let world = world([file_body, large_body, listing_body]);
     let store = &world.store;
     for fault in [Fault::WrongBytes, Fault::Truncated] {
@@ -509,7 +512,8 @@ async fn bytes_under_way_are_bounded() {
     let world = world_with(blobs.iter().map(|(_, body)| body.clone()), limits);
     let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
     world.store.fetch_sizes(&origin(), wants.clone(), 0).await.unwrap();
-    until("all sizes", || blobs.iter().all(|(oid, _)| world.store.cached_size(*oid).unwrap().is_some())).await;
+    until("all sizes", || blobs.iter().all(|(oid, _)| world.store.cached_size(*oid).unwrap().is_some()))
+        .await;
     let gate = world.origin.close();
     world.origin.most_under_way.store(0, Ordering::SeqCst);
     let callers: Vec<_> = wants

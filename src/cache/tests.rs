@@ -242,9 +242,10 @@ async fn files_that_changed_under_us_are_a_miss_and_come_again() {
     let (oid, content) = put_blob(&cache, MIB).await;
     let path = cache.shared.objects.path(oid);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
-    for (round, spoil) in [remove as fn(&Path), |path| truncate(path, 5), |path| truncate(path, MIB as u64 + 1)]
-        .iter()
-        .enumerate()
+    for (round, spoil) in
+        [remove as fn(&Path), |path| truncate(path, 5), |path| truncate(path, MIB as u64 + 1)]
+            .iter()
+            .enumerate()
     {
         spoil(&path);
         assert_eq!(cache.read_blob(oid, 0, 10).unwrap(), None);
@@ -357,7 +358,8 @@ async fn a_full_map_fails_that_put_and_nothing_else() {
 async fn one_job_that_does_not_fit_takes_no_other_with_it() {
     let dir = TempDir::new().unwrap();
     let cache = Cache::open(CacheOptions { map_bytes: 1 << 20, ..options(&dir, "a") }).unwrap();
-    let huge: Vec<Put> = (1..60).map(|len| blob(INLINE_MAX as usize - len)).map(|(o, c)| Put::Blob(o, c)).collect();
+    let huge: Vec<Put> =
+        (1..60).map(|len| blob(INLINE_MAX as usize - len)).map(|(o, c)| Put::Blob(o, c)).collect();
     let (small, content) = blob(9);
     let (failed, kept) = tokio::join!(cache.put(huge), cache.put(vec![Put::Blob(small, content.clone())]));
     assert!(failed.is_err());
