@@ -124,16 +124,13 @@ fn believable(options: &CacheOptions) -> Result<(), String> {
     }
     match fs::read_to_string(marker(&options.dir)) {
         Ok(text) if text == marker_text(&options.boot_id) => return Ok(()),
-        Ok(text)
-            if text.lines().next().is_some_and(|line| line.starts_with(MARKER) && line != marker_head()) =>
-        {
+        Ok(text) if text.lines().next().is_some_and(|line| line.starts_with(MARKER) && line != marker_head()) => {
             return Err("it is of another version".into());
         }
         // Another boot's, cut short by a power failure, not there: the database itself must tell.
         _ => {}
     }
-    let checker =
-        options.checker.as_ref().ok_or("it was written under another boot and cannot be checked")?;
+    let checker = options.checker.as_ref().ok_or("it was written under another boot and cannot be checked")?;
     tracing::info!(path = %options.dir.display(), "checking the object cache: it was written under another boot");
     checked_by(checker, &options.dir)
 }
@@ -169,9 +166,7 @@ fn checked_by(checker: &Checker, dir: &Path) -> Result<(), String> {
     match wait(&mut child, checker.timeout) {
         Ok(Some(status)) if status.success() => Ok(()),
         Ok(Some(status)) => Err(format!("its check failed: {status}{}", last_words(&mut child))),
-        Ok(None) => {
-            Err(format!("its check took longer than {}", humantime::format_duration(checker.timeout)))
-        }
+        Ok(None) => Err(format!("its check took longer than {}", humantime::format_duration(checker.timeout))),
         Err(why) => Err(format!("its check could not be waited for: {why}")),
     }
 }
