@@ -5,6 +5,7 @@
 //!
 //! - [`open`]: lock, boot marker, check of a database of another boot, throwing away
 //! - [`check`]: that check, run in a process of its own
+//! - [`pages`]: the part of it that proves the structure of the file
 //! - [`database`]: the LMDB environment
 //! - [`record`]: the bytes kept in it
 //! - [`objects`]: large blobs as files
@@ -22,6 +23,7 @@ mod check;
 mod database;
 mod objects;
 mod open;
+mod pages;
 mod record;
 mod writer;
 
@@ -161,8 +163,7 @@ impl Cache {
         let opened = open::open(&options)?;
         let CacheOptions { dir, inline_max_bytes, .. } = options;
         let objects = Objects::open(&dir)?;
-        let desk =
-            Desk { database: opened.database.clone(), objects: objects.clone(), epoch: opened.epoch };
+        let desk = Desk { database: opened.database.clone(), objects: objects.clone(), epoch: opened.epoch };
         let writer = Writer::start(desk).map_err(|source| CacheError::Io {
             action: "start the writer of",
             path: dir.clone(),
@@ -236,13 +237,12 @@ impl Cache {
         match record.place {
             Place::Nowhere => Ok(None),
             Place::Inline => {
-                let found = shared.database.blobs.get(&txn, oid.as_bytes()).map_err(|why| shared.failed(why))?;
+                let found =
+                    shared.database.blobs.get(&txn, oid.as_bytes()).map_err(|why| shared.failed(why))?;
                 let content = found.and_then(|value| record::unseal(oid.as_bytes(), value));
                 match content.filter(|content| content.len() as u64 == record.size) {
                     Some(content) => Ok(Some(Bytes::copy_from_slice(window(content, offset, len)))),
-                    None => {
-                        Ok(shared.damaged(oid, &"its checksum is wrong", Step::DamagedBlob(oid, false)))
-                    }
+                    None => Ok(shared.damaged(oid, &"its checksum is wrong", Step::DamagedBlob(oid, false))),
                 }
             }
             Place::File if record.epoch != shared.epoch => Ok(None),
@@ -287,7 +287,9 @@ impl Cache {
             steps.push(match put {
                 Put::Tree(oid, body) => Step::Tree(oid, body),
                 Put::Size(oid, size) => Step::Size(oid, size),
-                Put::Blob(oid, content) if content.len() as u64 <= u64::from(self.shared.inline_max_bytes) => {
+                Put::Blob(oid, content)
+                    if content.len() as u64 <= u64::from(self.shared.inline_max_bytes) =>
+                {
                     Step::Inline(oid, content)
                 }
                 Put::Blob(oid, content) => self.shared.write_file(oid, content).await?,
@@ -346,9 +348,7 @@ impl Shared {
         };
         match read {
             Ok(content) => Ok(Some(content)),
-            Err(fault) if fault.is_damage() => {
-                Ok(self.damaged(oid, &fault, Step::DamagedBlob(oid, false)))
-            }
+            Err(fault) if fault.is_damage() => Ok(self.damaged(oid, &fault, Step::DamagedBlob(oid, false))),
             Err(fault) => Err(fault.into_error(self.objects.path(oid))),
         }
     }

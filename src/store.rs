@@ -239,7 +239,8 @@ impl Shared {
     fn plan_sizes(&self, source: &Source, wants: Vec<Want>, first: usize) -> Result<Plan, FetchError> {
         let oids: Vec<Oid> = wants.iter().map(|want| want.oid).collect();
         let known = self.cache.sizes(&oids);
-        let known = known.map_err(|why| not_stored(oids.get(first).copied().unwrap_or(Oid::EMPTY_TREE), &why))?;
+        let known =
+            known.map_err(|why| not_stored(oids.get(first).copied().unwrap_or(Oid::EMPTY_TREE), &why))?;
         let mut plan = Plan { waiting: None, wanted: Vec::new(), others: Vec::new() };
         // The wanted one boards first: named twice in the list, it must not wait for the batch of its other self.
         let mut unknown: Vec<(usize, Want)> =

@@ -77,20 +77,27 @@ pub(super) fn open(options: &CacheOptions) -> Result<Opened, CacheError> {
     let lock = lock(dir)?;
     discard_leftovers(dir)?;
     if let Err(reason) = believable(options) {
-        tracing::warn!(path = %dir.display(), reason, "the object cache is thrown away and filled anew");
-        discard(dir)?;
+        throw_away(dir, &reason)?;
     }
-    mark(dir, &options.boot_id)?;
-    let (database, epoch) = match open_database(options) {
-        Err(why) if is_unusable(&why) => {
-            tracing::warn!(path = %dir.display(), error = %why, "the object cache is thrown away and filled anew");
-            discard(dir)?;
-            open_database(options)
+    let opened = match open_marked(options) {
+        Err(why) if is_healed_by_throwing_away(&why) => {
+            throw_away(dir, &why.to_string())?;
+            open_marked(options)
         }
         other => other,
-    }
-    .map_err(|source| CacheError::database(dir, source))?;
+    };
+    let (database, epoch) = opened?;
     Ok(Opened { database, epoch, lock })
+}
+
+fn throw_away(dir: &Path, reason: &str) -> Result<(), CacheError> {
+    tracing::warn!(path = %dir.display(), reason, "the object cache is thrown away and filled anew");
+    discard(dir)
+}
+
+fn open_marked(options: &CacheOptions) -> Result<(Database, u32), CacheError> {
+    mark(&options.dir, &options.boot_id)?;
+    open_database(options).map_err(|source| CacheError::database(&options.dir, source))
 }
 
 fn open_database(options: &CacheOptions) -> Result<(Database, u32), heed::Error> {
@@ -99,10 +106,18 @@ fn open_database(options: &CacheOptions) -> Result<(Database, u32), heed::Error>
     Ok((database, epoch))
 }
 
-/// Errors that opening again will not heal.
-fn is_unusable(why: &heed::Error) -> bool {
+/// What LMDB does not accept, and a disk without room even to open: the cache may be what fills it.
+fn is_healed_by_throwing_away(why: &CacheError) -> bool {
     use heed::MdbError::{Corrupted, Incompatible, Invalid, PageNotFound, VersionMismatch};
-    matches!(why, heed::Error::Mdb(Corrupted | Incompatible | Invalid | PageNotFound | VersionMismatch))
+    match why {
+        CacheError::Database { source, .. } => match &**source {
+            heed::Error::Mdb(Corrupted | Incompatible | Invalid | PageNotFound | VersionMismatch) => true,
+            heed::Error::Io(why) => why.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        },
+        CacheError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+        _ => false,
+    }
 }
 
 fn lock(dir: &Path) -> Result<File, CacheError> {
@@ -124,13 +139,16 @@ fn believable(options: &CacheOptions) -> Result<(), String> {
     }
     match fs::read_to_string(marker(&options.dir)) {
         Ok(text) if text == marker_text(&options.boot_id) => return Ok(()),
-        Ok(text) if text.lines().next().is_some_and(|line| line.starts_with(MARKER) && line != marker_head()) => {
+        Ok(text)
+            if text.lines().next().is_some_and(|line| line.starts_with(MARKER) && line != marker_head()) =>
+        {
             return Err("it is of another version".into());
         }
         // Another boot's, cut short by a power failure, not there: the database itself must tell.
         _ => {}
     }
-    let checker = options.checker.as_ref().ok_or("it was written under another boot and cannot be checked")?;
+    let checker =
+        options.checker.as_ref().ok_or("it was written under another boot and cannot be checked")?;
     tracing::info!(path = %options.dir.display(), "checking the object cache: it was written under another boot");
     checked_by(checker, &options.dir)
 }
@@ -151,6 +169,9 @@ fn marker_text(boot_id: &str) -> String {
 
 fn mark(dir: &Path, boot_id: &str) -> Result<(), CacheError> {
     let path = marker(dir);
+    if fs::read_to_string(&path).is_ok_and(|text| text == marker_text(boot_id)) {
+        return Ok(());
+    }
     let temporary = dir.join("boot.new");
     let written = fs::write(&temporary, marker_text(boot_id)).and_then(|()| fs::rename(&temporary, &path));
     written.map_err(|source| CacheError::Io { action: "write", path, source })
@@ -166,7 +187,9 @@ fn checked_by(checker: &Checker, dir: &Path) -> Result<(), String> {
     match wait(&mut child, checker.timeout) {
         Ok(Some(status)) if status.success() => Ok(()),
         Ok(Some(status)) => Err(format!("its check failed: {status}{}", last_words(&mut child))),
-        Ok(None) => Err(format!("its check took longer than {}", humantime::format_duration(checker.timeout))),
+        Ok(None) => {
+            Err(format!("its check took longer than {}", humantime::format_duration(checker.timeout)))
+        }
         Err(why) => Err(format!("its check could not be waited for: {why}")),
     }
 }

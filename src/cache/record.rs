@@ -172,13 +172,7 @@ mod tests {
     ];
 
     fn example() -> Record {
-        Record {
-            place: Place::File,
-            size: 0x0123_4567_89ab_cdef,
-            disputed: true,
-            epoch: 7,
-            last_use: 0x1234,
-        }
+        Record { place: Place::File, size: 0x0123_4567_89ab_cdef, disputed: true, epoch: 7, last_use: 0x1234 }
     }
 
     #[test]

@@ -46,7 +46,8 @@ mod tests {
     #[test]
     fn room_is_counted_in_pieces_and_never_more_than_there_is() {
         let room = Room::new(10 * PIECE_BYTES);
-        for (size, pieces) in [(0, 1), (1, 1), (4096, 1), (4097, 2), (40960, 10), (40961, 10), (u64::MAX, 10)] {
+        for (size, pieces) in [(0, 1), (1, 1), (4096, 1), (4097, 2), (40960, 10), (40961, 10), (u64::MAX, 10)]
+        {
             assert_eq!(room.pieces_for(Some(size)), pieces, "{size}");
         }
         assert_eq!(room.pieces_for(None), 10);
