@@ -230,10 +230,14 @@ impl Place {
 
     /// The same, and it may fail. Killed after a minute.
     pub(crate) fn try_as(&self, uid: u32, script: &str) -> Output {
-        let wrapped = format!("cd \"$0\" && {{ {script}\n}}");
+        self.beside_as(uid, &format!("cd \"$0\" && {{ {script}\n}}"))
+    }
+
+    /// The same outside; `$0` is the mount point.
+    pub(crate) fn beside_as(&self, uid: u32, script: &str) -> Output {
         Command::new("timeout")
             .args(["-s", "KILL", "60", "sh", "-euc"])
-            .arg(&wrapped)
+            .arg(script)
             .arg(&self.point)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
