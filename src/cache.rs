@@ -5,6 +5,7 @@
 //!
 //! - [`open`]: lock, boot marker, check of a database of another boot, throwing away
 //! - [`check`]: that check, run in a process of its own
+//! - [`pages`]: the part of it that proves the structure of the file
 //! - [`database`]: the LMDB environment
 //! - [`record`]: the bytes kept in it
 //! - [`objects`]: large blobs as files
@@ -22,6 +23,7 @@ mod check;
 mod database;
 mod objects;
 mod open;
+mod pages;
 mod record;
 mod writer;
 

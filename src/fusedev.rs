@@ -6,10 +6,10 @@
 //!                                └─ ENOSYS, EROFS, nothing              ▲ INTERRUPT, deadline, bound
 //! ```
 //!
-//! - [`abi`]: numbers and structures; [`decode`], [`encode`], [`listing`]: bytes to requests, answers to bytes;
-//! - [`policy`]: what is done with each opcode; [`init`]: the handshake and its record; all pure;
-//! - [`park`]: the questions that wait; [`asker`]: whom they are accounted to; [`counters`];
-//! - [`device`], [`worker`], [`session`]: the descriptor, the threads on it, their owner.
+//! - `abi`: numbers and structures; `decode`, `encode`, `listing`: bytes to requests, answers to bytes;
+//! - `policy`: what is done with each opcode; `init`: the handshake and its record; all pure;
+//! - `park`: the questions that wait; `asker`: whom they are accounted to; `counters` and `throttle`: what is told;
+//! - `device`, `worker`, `session`: the descriptor, the threads on it, their owner.
 //!
 //! A session is stateless: node ids are permanent, handles are 0, FORGET and RELEASE mean nothing. So whoever holds
 //! the descriptor can answer any request, and [`Session::resume`] goes on where another process stopped.
@@ -25,6 +25,7 @@ mod listing;
 mod park;
 mod policy;
 mod session;
+mod throttle;
 mod worker;
 
 use std::time::Duration;

@@ -1,11 +1,11 @@
-//! Reads a whole cache database and believes nothing: run in a process of its own, because LMDB trusts its file and a
-//! damaged one can kill whoever opens it.
+//! Reads a whole cache database and believes nothing: its structure first, then through LMDB its content. Run in a process
+//! of its own, because LMDB trusts its file and a damaged one can kill whoever opens it.
 
 use std::path::Path;
 
 use super::{
-    database::{Database, Indexed},
-    open,
+    database::{self, Database, Indexed},
+    open, pages,
     record::{self, Place, Record, SCHEMA},
 };
 use crate::types::{ObjectKind, Oid};
@@ -19,7 +19,10 @@ pub fn check(dir: &Path) -> Result<(), String> {
     // A crash is an answer here; nobody wants a core file as large as the map.
     let quiet = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     quiet.map_err(|why| format!("core files cannot be switched off: {why}"))?;
-    let database = Database::open_for_check(&open::database_dir(dir)).map_err(|why| why.to_string())?;
+    let database = open::database_dir(dir);
+    pages::check(&database.join(database::DATA_FILE), &database::TABLE_NAMES)
+        .map_err(|why| why.to_string())?;
+    let database = Database::open_for_check(&database).map_err(|why| why.to_string())?;
     walk(&database)
 }
 

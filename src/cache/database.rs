@@ -24,6 +24,12 @@ const INDEX: &str = "index";
 const META: &str = "meta";
 const TABLES: u32 = 4;
 
+/// All of them.
+pub(super) const TABLE_NAMES: [&str; TABLES as usize] = [TREES, BLOBS, INDEX, META];
+
+/// LMDB's name for the file in the environment's directory.
+pub(super) const DATA_FILE: &str = "data.mdb";
+
 const META_SCHEMA: &[u8] = b"schema";
 const META_EPOCH: &[u8] = b"epoch";
 const META_TOTALS: &[u8] = b"totals";

@@ -41,14 +41,8 @@ impl Objects {
     /// Prepares the directories and removes what a killed process was writing. The cache must be locked.
     pub(super) fn open(cache: &Path) -> Result<Objects, CacheError> {
         let objects = Objects { dir: cache.join("objects"), temporary: cache.join("objects/tmp") };
-        let ready = match fs::remove_dir_all(&objects.temporary) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
-            _ => make_dir(&objects.temporary),
-        };
-        ready.map_err(|source| CacheError::Io {
-            action: "prepare",
-            path: objects.temporary.clone(),
-            source,
+        make_dir(&objects.temporary).and_then(|()| empty(&objects.temporary)).map_err(|source| {
+            CacheError::Io { action: "prepare", path: objects.temporary.clone(), source }
         })?;
         Ok(objects)
     }
@@ -140,4 +134,9 @@ impl FileFault {
 
 fn make_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The directory itself stays: on a full disk it could not be made again.
+fn empty(dir: &Path) -> io::Result<()> {
+    fs::read_dir(dir)?.try_for_each(|entry| fs::remove_file(entry?.path()))
 }

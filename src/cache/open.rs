@@ -77,20 +77,27 @@ pub(super) fn open(options: &CacheOptions) -> Result<Opened, CacheError> {
     let lock = lock(dir)?;
     discard_leftovers(dir)?;
     if let Err(reason) = believable(options) {
-        tracing::warn!(path = %dir.display(), reason, "the object cache is thrown away and filled anew");
-        discard(dir)?;
+        throw_away(dir, &reason)?;
     }
-    mark(dir, &options.boot_id)?;
-    let (database, epoch) = match open_database(options) {
-        Err(why) if is_unusable(&why) => {
-            tracing::warn!(path = %dir.display(), error = %why, "the object cache is thrown away and filled anew");
-            discard(dir)?;
-            open_database(options)
+    let opened = match open_marked(options) {
+        Err(why) if is_healed_by_throwing_away(&why) => {
+            throw_away(dir, &why.to_string())?;
+            open_marked(options)
         }
         other => other,
-    }
-    .map_err(|source| CacheError::database(dir, source))?;
+    };
+    let (database, epoch) = opened?;
     Ok(Opened { database, epoch, lock })
+}
+
+fn throw_away(dir: &Path, reason: &str) -> Result<(), CacheError> {
+    tracing::warn!(path = %dir.display(), reason, "the object cache is thrown away and filled anew");
+    discard(dir)
+}
+
+fn open_marked(options: &CacheOptions) -> Result<(Database, u32), CacheError> {
+    mark(&options.dir, &options.boot_id)?;
+    open_database(options).map_err(|source| CacheError::database(&options.dir, source))
 }
 
 fn open_database(options: &CacheOptions) -> Result<(Database, u32), heed::Error> {
@@ -99,10 +106,18 @@ fn open_database(options: &CacheOptions) -> Result<(Database, u32), heed::Error>
     Ok((database, epoch))
 }
 
-/// Errors that opening again will not heal.
-fn is_unusable(why: &heed::Error) -> bool {
+/// What LMDB does not accept, and a disk without room even to open: the cache may be what fills it.
+fn is_healed_by_throwing_away(why: &CacheError) -> bool {
     use heed::MdbError::{Corrupted, Incompatible, Invalid, PageNotFound, VersionMismatch};
-    matches!(why, heed::Error::Mdb(Corrupted | Incompatible | Invalid | PageNotFound | VersionMismatch))
+    match why {
+        CacheError::Database { source, .. } => match &**source {
+            heed::Error::Mdb(Corrupted | Incompatible | Invalid | PageNotFound | VersionMismatch) => true,
+            heed::Error::Io(why) => why.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        },
+        CacheError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+        _ => false,
+    }
 }
 
 fn lock(dir: &Path) -> Result<File, CacheError> {
@@ -154,6 +169,9 @@ fn marker_text(boot_id: &str) -> String {
 
 fn mark(dir: &Path, boot_id: &str) -> Result<(), CacheError> {
     let path = marker(dir);
+    if fs::read_to_string(&path).is_ok_and(|text| text == marker_text(boot_id)) {
+        return Ok(());
+    }
     let temporary = dir.join("boot.new");
     let written = fs::write(&temporary, marker_text(boot_id)).and_then(|()| fs::rename(&temporary, &path));
     written.map_err(|source| CacheError::Io { action: "write", path, source })

@@ -1,4 +1,5 @@
 //! Promises of the cache, on a real LMDB environment and real files.
+#![allow(clippy::cast_possible_truncation)] // bytes made from counters
 
 use std::{
     fs,

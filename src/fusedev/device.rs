@@ -69,6 +69,7 @@ impl Device {
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Got> {
         loop {
             match rustix::io::read(&self.fd, &mut *buffer) {
+                Ok(0) => return Ok(Got::Over), // no device says that; whatever stands in for one has closed
                 Ok(length) => return Ok(Got::Message(length)),
                 // ENOENT: the asker went away while its request was being copied.
                 Err(Errno::INTR | Errno::NOENT) => {}

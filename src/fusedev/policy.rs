@@ -93,7 +93,7 @@ pub(crate) const TABLE: [Row; 52] = [
     row(op::INTERRUPT,   "INTERRUPT",   Policy::Interrupt),
     row(37,              "BMAP",        NEVER_AGAIN), // there is no block device
     row(38,              "DESTROY",     Policy::Done), // the mount is gone; nothing is held for it
-    row(39,              "IOCTL",       NEVER_AGAIN), // ENOTTY to the caller; overlayfs asks for flags on copy-up
+    row(39,              "IOCTL",       Policy::Refuse(libc::ENOTTY)), // no file flags; ENOSYS would not be remembered
     row(40,              "POLL",        NEVER_AGAIN), // files are always ready without us
     row(41,              "NOTIFY_REPLY", Policy::Silent), // answers a notification that is never sent
     row(42,              "BATCH_FORGET", Policy::Silent), // as FORGET
@@ -153,7 +153,6 @@ mod tests {
                 "SETLK",
                 "SETLKW",
                 "BMAP",
-                "IOCTL",
                 "POLL",
                 "LSEEK",
                 "SYNCFS",

@@ -20,11 +20,15 @@ use super::{
     encode::{Reply, Ttl},
     init::negotiate,
     park::Park,
+    throttle::Throttle,
     worker::{self, Shared},
 };
 
 /// How long the kernel's INIT may take. It is queued by the mount itself, so it is there already.
 const INIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A warning about refused requests is written at most this often: an origin that is gone refuses thousands.
+const REFUSALS_EVERY: Duration = Duration::from_secs(5);
 
 /// A running session: worker threads on the device. Stops and joins them when dropped.
 ///
@@ -136,6 +140,7 @@ impl Shared {
             counters: Counters::new(),
             ttl: Ttl::new(limits.entry_ttl),
             deadline: limits.deadline,
+            refusals: Throttle::new(REFUSALS_EVERY),
             runtime,
             over: AtomicBool::new(false),
         }))

@@ -6,7 +6,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -21,6 +21,7 @@ use super::{
     encode::{self, Reply, Shape, Ttl},
     park::{Park, Refusal},
     policy::{self, Policy},
+    throttle::Throttle,
 };
 
 /// How long a thread rests when the device fails in a way it does not know (out of memory, most likely). Long enough
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) ttl: Ttl,
     pub(crate) deadline: Duration,
+    pub(crate) refusals: Throttle,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) over: AtomicBool,
 }
@@ -141,8 +143,10 @@ impl Shared {
 
     fn refuse(&self, header: &InHeader, why: &dyn std::fmt::Display) {
         self.counters.refused();
-        tracing::warn!(op = policy::of(header.opcode).name, node = header.nodeid, pid = header.pid, %why,
-            "a FUSE request is answered EIO");
+        let (op, node, pid) = (policy::of(header.opcode).name, header.nodeid, header.pid);
+        if let Some(unsaid) = self.refusals.admit(Instant::now()) {
+            tracing::warn!(op, node, pid, %why, unsaid, "a FUSE request is answered EIO");
+        }
         self.answer(header, &Reply::EIO);
     }
 

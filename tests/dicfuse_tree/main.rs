@@ -1,5 +1,7 @@
 //! The shared tree over a real store and cache: names, ids, attributes, sizes and content, asked as a kernel asks.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // a test may panic, and counts in small numbers
+
 mod content;
 mod names;
 mod sizes;

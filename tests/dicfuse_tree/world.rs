@@ -84,7 +84,7 @@ impl Origin for Memory {
     }
 
     async fn resolve(&self, _rev: Option<&str>, _path: &RepoPath) -> Result<Snapshot, ResolveError> {
-        unimplemented!("the tests name their trees")
+        panic!("the tests name their trees")
     }
 
     async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {

@@ -102,8 +102,7 @@ impl<W: 'static> Pool<W> {
             });
             pool.threads.push(thread.map_err(PoolError::Spawn)?);
         }
-        drop(ready);
-        for answer in acting {
+        for answer in acting.iter().take(shape.threads) {
             answer.map_err(PoolError::Identity)?;
         }
         Ok(pool)

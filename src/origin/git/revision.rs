@@ -48,17 +48,16 @@ impl Revision<'_> {
 fn steps(mut suffixes: &str) -> Option<Vec<Step>> {
     let mut steps = Vec::new();
     let mut total = 0_u32;
-    while let Some(mark) = suffixes.chars().next() {
-        let rest = &suffixes[1..];
+    while !suffixes.is_empty() {
+        let (step, rest): (fn(u32) -> Step, _) = match suffixes.strip_prefix('~') {
+            Some(rest) => (Step::Ancestor, rest),
+            None => (Step::Parent, suffixes.strip_prefix('^')?),
+        };
         let digits = rest.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(rest.len());
         let number = if digits == 0 { 1 } else { rest[..digits].parse().ok()? };
-        suffixes = &rest[digits..];
-        steps.push(match mark {
-            '~' => Step::Ancestor(number),
-            '^' => Step::Parent(number),
-            _ => return None,
-        });
+        steps.push(step(number));
         total = total.checked_add(number)?;
+        suffixes = &rest[digits..];
     }
     (total <= STEPS_MAX).then_some(steps)
 }

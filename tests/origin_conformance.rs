@@ -1,0 +1,313 @@
+//! What every origin promises, shown on a reference repository made by stock git.
+//!
+//! [`conforms`] runs against any [`Origin`]; here it runs for a git repository in each shape one can have.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod origin_fixture;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use origin_fixture::{MANY, Objects, build, git, myself, name, oid, want, wants};
+use scorpio::{
+    config::OriginKind,
+    origin::{self, FetchError, Limits, Origin, ResolveError, git::GitOrigin},
+    types::{Oid, RepoPath},
+};
+
+const LIMITS: Limits = Limits { deadline: Duration::from_secs(60), requests: 16 };
+const ABSENT: Oid = Oid::from_bytes([0xab; 20]);
+
+/// An origin of the reference repository, the repository itself as git can be asked about it, and its objects.
+struct Case {
+    origin: Arc<dyn Origin>,
+    repository: PathBuf,
+    objects: Objects,
+}
+
+async fn conforms(case: &Case) {
+    objects_are_gits_in_the_order_asked(case).await;
+    one_bad_want_spoils_no_other(case).await;
+    doubled_wants_are_answered_each(case).await;
+    askers_at_once_get_their_own(case).await;
+    revisions_lead_where_git_says(case).await;
+    what_leads_nowhere_is_told_apart(case).await;
+}
+
+async fn objects_are_gits_in_the_order_asked(case: &Case) {
+    let trees: Vec<Oid> = case.objects.trees.keys().rev().copied().collect();
+    for (oid, tree) in trees.iter().zip(case.origin.trees(&wants(&trees)).await) {
+        assert!(tree.as_ref().is_ok_and(|tree| *tree == case.objects.trees[oid]), "tree {oid}: {tree:?}");
+    }
+    let blobs: Vec<Oid> = case.objects.blobs.keys().rev().copied().collect();
+    assert!(blobs.len() > MANY);
+    let read = case.origin.blobs(&wants(&blobs)).await;
+    let sizes = case.origin.sizes(&wants(&blobs)).await;
+    assert_eq!((read.len(), sizes.len()), (blobs.len(), blobs.len()));
+    for ((oid, blob), size) in blobs.iter().zip(read).zip(sizes) {
+        let body = &case.objects.blobs[oid];
+        assert!(blob.is_ok_and(|blob| blob == body), "blob {oid}");
+        assert_eq!(size, Ok(body.len() as u64), "size of {oid}");
+    }
+    assert!(case.origin.trees(&[]).await.is_empty());
+    assert_eq!(case.origin.trees(&[want(Oid::EMPTY_TREE)]).await, [Ok(Default::default())]);
+}
+
+async fn one_bad_want_spoils_no_other(case: &Case) {
+    let (tree, body) = case.objects.trees.last_key_value().unwrap();
+    let (blob, content) = case.objects.blobs.last_key_value().unwrap();
+    let commit = case.objects.commits.keys().next().unwrap();
+    let asked = wants([blob, &ABSENT, tree, commit]);
+    let absent = FetchError::Absent { origin: case.origin.name().clone(), oid: ABSENT };
+    let is_mismatch = |answer: Option<&FetchError>, oid: &Oid| matches!(answer, Some(FetchError::Mismatch { oid: named, .. }) if named == oid);
+    let blobs = case.origin.blobs(&asked).await;
+    assert!(blobs[0].as_ref().is_ok_and(|blob| blob == content));
+    assert_eq!(blobs[1], Err(absent.clone()));
+    assert!(is_mismatch(blobs[2].as_ref().err(), tree) && is_mismatch(blobs[3].as_ref().err(), commit));
+    let trees = case.origin.trees(&asked).await;
+    assert!(is_mismatch(trees[0].as_ref().err(), blob) && is_mismatch(trees[3].as_ref().err(), commit));
+    assert_eq!(trees[1], Err(absent.clone()));
+    assert!(trees[2].as_ref().is_ok_and(|tree| tree == body));
+    let sizes = case.origin.sizes(&asked).await;
+    assert_eq!(sizes[0], Ok(content.len() as u64));
+    assert_eq!(sizes[1], Err(absent));
+    assert!(is_mismatch(sizes[2].as_ref().err(), tree) && is_mismatch(sizes[3].as_ref().err(), commit));
+}
+
+async fn doubled_wants_are_answered_each(case: &Case) {
+    let (blob, content) = case.objects.blobs.first_key_value().unwrap();
+    let asked = vec![want(*blob); 100];
+    let read = case.origin.blobs(&asked).await;
+    assert!(read.len() == 100 && read.iter().all(|blob| blob.as_ref().is_ok_and(|blob| blob == content)));
+    let sizes = case.origin.sizes(&asked).await;
+    assert!(sizes.len() == 100 && sizes.iter().all(|size| *size == Ok(content.len() as u64)));
+}
+
+async fn askers_at_once_get_their_own(case: &Case) {
+    let blobs: Vec<Oid> = case.objects.blobs.keys().copied().collect();
+    let gate = Arc::new(tokio::sync::Barrier::new(20));
+    let askers = (0..20).map(|number| {
+        let (origin, gate) = (case.origin.clone(), gate.clone());
+        let asked: Vec<Oid> = blobs.iter().copied().skip(number).step_by(20).collect();
+        tokio::spawn(async move {
+            gate.wait().await;
+            let answers = origin.blobs(&wants(&asked)).await;
+            asked.into_iter().zip(answers).collect::<Vec<_>>()
+        })
+    });
+    for asker in askers.collect::<Vec<_>>() {
+        for (oid, blob) in asker.await.unwrap() {
+            assert!(blob.is_ok_and(|blob| blob == case.objects.blobs[&oid]), "blob {oid}");
+        }
+    }
+}
+
+async fn revisions_lead_where_git_says(case: &Case) {
+    let top = oid(&case.repository, "HEAD");
+    let full = top.to_string();
+    let (upper, short) = (full.to_uppercase(), git(&case.repository, &["rev-parse", "--short", "HEAD"]));
+    let tag = oid(&case.repository, "refs/tags/v1").to_string();
+    let revisions = [
+        "HEAD",
+        "main",
+        "heads/main",
+        "refs/heads/main",
+        "side/branch",
+        "v1",
+        "tags/v1",
+        "refs/tags/v1",
+        "vv",
+        "light",
+        "HEAD~1",
+        "HEAD~",
+        "HEAD^",
+        "main~2",
+        "main~1^2",
+        "main^^2~1",
+        "v1~0",
+        "v1^0",
+        &full,
+        &upper,
+        &short,
+        &tag,
+        &full[..39],
+    ];
+    for rev in revisions {
+        let commit = oid(&case.repository, &format!("{rev}^{{commit}}"));
+        for path in ["", "src", "src/deep"] {
+            let tree = oid(&case.repository, &format!("{commit}:{path}"));
+            let path: RepoPath = path.parse().unwrap();
+            let snapshot = case.origin.resolve(Some(rev), &path).await.unwrap();
+            assert_eq!((snapshot.commit, &snapshot.path, snapshot.tree), (commit, &path, tree), "{rev}");
+        }
+    }
+    let snapshot = case.origin.resolve(None, &RepoPath::root()).await.unwrap();
+    assert_eq!(snapshot.commit, top);
+    let void = case.origin.resolve(None, &"void".parse().unwrap()).await.unwrap();
+    assert_eq!(void.tree, Oid::EMPTY_TREE);
+    let deep: String = (0..60).map(|level| format!("level{level}/")).collect();
+    let bottom = case.origin.resolve(None, &deep.parse().unwrap()).await.unwrap();
+    assert!(case.objects.trees.contains_key(&bottom.tree));
+}
+
+async fn what_leads_nowhere_is_told_apart(case: &Case) {
+    let tree = oid(&case.repository, "HEAD^{tree}").to_string();
+    let blob = oid(&case.repository, "HEAD:README").to_string();
+    let absent = ABSENT.to_string();
+    let long = "x".repeat(257);
+    for rev in [
+        "nothing",
+        "",
+        "HEAD~1000",
+        "HEAD~70000",
+        "main^3",
+        "main^9",
+        "ablob",
+        "atree",
+        "-main",
+        "--all",
+        ":/first",
+        "HEAD:src",
+        "HEAD^{tree}",
+        "HEAD^{/first}",
+        "main@{0}",
+        "@{1.day.ago}",
+        "HEAD..main",
+        "main...v1",
+        "abc",
+        "ma\nin",
+        "main\0",
+        "../HEAD",
+        "config",
+        "refs",
+        "refs/heads",
+        "zzzz",
+        "main/",
+        "/main",
+        ".",
+        "HEAD.lock",
+        &tree,
+        &tree[..12],
+        &blob,
+        &absent,
+        &long,
+    ] {
+        let answer = case.origin.resolve(Some(rev), &RepoPath::root()).await;
+        let is_it = matches!(&answer, Err(ResolveError::NoSuchRevision { rev: named, .. }) if named == rev);
+        assert!(is_it, "{rev:?}: {answer:?}");
+    }
+    for (path, error) in [
+        ("nothing", "there is no `/nothing` at revision `main` of origin `reference`"),
+        ("src/nothing/below", "there is no `/src/nothing` at revision `main` of origin `reference`"),
+        ("SRC", "there is no `/SRC` at revision `main` of origin `reference`"),
+        ("README", "`/README` at revision `main` of origin `reference` is not a directory"),
+        ("script/x", "`/script` at revision `main` of origin `reference` is not a directory"),
+        ("link", "`/link` at revision `main` of origin `reference` is not a directory"),
+        ("vendored", "`/vendored` at revision `main` of origin `reference` is not a directory"),
+        ("vendored/x", "`/vendored` at revision `main` of origin `reference` is not a directory"),
+    ] {
+        let answer = case.origin.resolve(Some("main"), &path.parse().unwrap()).await;
+        assert_eq!(answer.unwrap_err().to_string(), error, "{path}");
+    }
+}
+
+fn opened(path: &Path) -> Arc<dyn Origin> {
+    let kind = OriginKind::Git { path: path.to_owned(), read_as: None };
+    origin::open(&name("reference"), &kind, myself(), LIMITS).unwrap()
+}
+
+fn case(repository: &Path, path: &Path) -> Case {
+    Case { origin: opened(path), repository: repository.to_owned(), objects: Objects::of(repository) }
+}
+
+#[tokio::test]
+async fn a_work_tree_conforms_loose_and_after_gc_under_an_open_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = dir.path().join("work");
+    build(&repository);
+    let case = case(&repository, &repository);
+    conforms(&case).await;
+    git(&repository, &["gc", "-q", "--prune=now"]);
+    assert!(
+        !repository
+            .join(".git/objects")
+            .join(&case.objects.blobs.keys().next().unwrap().to_string()[..2])
+            .exists()
+    );
+    conforms(&case).await;
+    git(&repository, &["repack", "-q", "-a", "-d", "-f", "--depth=3"]);
+    conforms(&case).await;
+    let by_git_dir = Case { origin: opened(&repository.join(".git")), ..case };
+    conforms(&by_git_dir).await;
+}
+
+#[tokio::test]
+async fn a_packed_bare_repository_conforms_and_again_after_it_was_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, bare) = (dir.path().join("work"), dir.path().join("bare.git"));
+    build(&work);
+    git(dir.path(), &["clone", "-q", "--mirror", "--no-local", "work", "bare.git"]);
+    assert!(bare.join("packed-refs").exists());
+    let case = case(&bare, &bare);
+    conforms(&case).await;
+    let away = dir.path().join("away.git");
+    fs::rename(&bare, &away).unwrap();
+    let blob = *case.objects.blobs.keys().next().unwrap();
+    let gone = |answer: &FetchError| matches!(answer, FetchError::Unreachable { .. });
+    assert!(gone(case.origin.blobs(&[want(blob)]).await[0].as_ref().unwrap_err()));
+    assert!(gone(case.origin.sizes(&[want(blob)]).await[0].as_ref().unwrap_err()));
+    let unresolved = case.origin.resolve(None, &RepoPath::root()).await.unwrap_err();
+    assert!(matches!(&unresolved, ResolveError::Fetch(error) if gone(error)), "{unresolved}");
+    fs::rename(&away, &bare).unwrap();
+    conforms(&case).await;
+}
+
+#[tokio::test]
+async fn alternates_and_linked_work_trees_conform() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, shared, linked) =
+        (dir.path().join("work"), dir.path().join("shared"), dir.path().join("linked"));
+    build(&work);
+    git(dir.path(), &["clone", "-q", "--shared", "work", "shared"]);
+    git(&shared, &["branch", "-q", "side/branch", "origin/side/branch"]);
+    assert!(shared.join(".git/objects/info/alternates").exists());
+    conforms(&case(&shared, &shared)).await;
+    git(&work, &["worktree", "add", "-q", "--no-checkout", "--detach", "../linked", "main"]);
+    assert!(linked.join(".git").is_file());
+    conforms(&case(&linked, &linked)).await;
+    git(&work, &["checkout", "-q", "-f", "side/branch"]);
+    conforms(&case(&linked, &linked.join(".git"))).await;
+}
+
+#[tokio::test]
+async fn an_ambiguous_abbreviation_is_called_so() {
+    let dir = tempfile::tempdir().unwrap();
+    git(dir.path(), &["init", "-q", "-b", "main"]);
+    // With 1,200 commits some share four digits (65,536 / 1,200 squared, twice over).
+    let mut stream = String::new();
+    for number in 0..1200 {
+        stream.push_str(&format!("commit refs/heads/main\ncommitter C <c@e> {number} +0000\ndata 0\n\n"));
+    }
+    origin_fixture::git_with_input(dir.path(), &["fast-import", "--quiet"], stream.as_bytes());
+    let commits = git(dir.path(), &["rev-list", "main"]);
+    let mut sorted: Vec<&str> = commits.lines().collect();
+    sorted.sort_unstable();
+    let twins = sorted.windows(2).find(|pair| pair[0][..4] == pair[1][..4]).unwrap();
+    let origin = GitOrigin::open(name("reference"), dir.path(), myself()).unwrap();
+    let answer = origin.resolve(Some(&twins[0][..4]), &RepoPath::root()).await;
+    assert!(
+        matches!(&answer, Err(ResolveError::Ambiguous { rev, .. }) if *rev == twins[0][..4]),
+        "{answer:?}"
+    );
+    let answer = origin.resolve(Some(&twins[0][..20]), &RepoPath::root()).await;
+    assert_eq!(answer.unwrap().commit.to_string(), twins[0]);
+    let far = origin.resolve(Some("main~1199"), &RepoPath::root()).await.unwrap();
+    assert_eq!(
+        (far.commit.to_string(), far.tree),
+        (commits.lines().last().unwrap().to_owned(), Oid::EMPTY_TREE)
+    );
+}
