@@ -1,5 +1,6 @@
 //! Out of descriptors the daemon waits instead of spinning, and goes on when there are some again.
 //! A program of its own: the limit is the whole process's.
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
 #[path = "rpc_socket/harness.rs"]
 #[allow(dead_code)]
