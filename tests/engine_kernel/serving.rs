@@ -47,10 +47,15 @@ async fn a_second_walk_and_read_ask_the_daemon_nothing() {
         let alice = stack.place(ALICE, "ws");
         let mounted = stack.mount(&alice).await;
         alice.run_as(ALICE, WALK);
-        let before = stack.requests();
-        alice.run_as(ALICE, WALK);
-        assert_eq!(stack.requests(), before);
-        assert!(before > 100, "{before} requests: the counter counts");
+        // Others on the host may drop the kernel's caches meanwhile: one quiet walk of a few shows what it remembers.
+        let mut before = stack.requests();
+        let quiet = (0..5).any(|_| {
+            alice.run_as(ALICE, WALK);
+            let former = std::mem::replace(&mut before, stack.requests());
+            former == before
+        });
+        assert!(quiet, "the daemon is asked again and again: {before:?}");
+        assert!(before["LOOKUP"] > 50, "{before:?}: the counter counts");
         stack.engine.unmount(&alice.id, mounted.mount_id, false).await.unwrap();
         stack.end().await;
     }
@@ -61,7 +66,7 @@ async fn a_second_walk_and_read_ask_the_daemon_nothing() {
     alice.run_as(ALICE, WALK);
     let before = stack.requests();
     alice.run_as(ALICE, WALK);
-    assert!(stack.requests() > before + 500);
+    assert!(stack.requests()["LOOKUP"] > before["LOOKUP"] + 500);
     stack.engine.unmount(&alice.id, mounted.mount_id, false).await.unwrap();
     stack.end().await;
 }
@@ -173,20 +178,18 @@ async fn read_only_and_root_owned_workspaces_are_what_they_say() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_origin_that_fails_is_an_error_and_works_again_without_a_remount() {
-    let plan = Plan { deadline: Duration::from_secs(2), ..Plan::new(LowerKind::Auto) };
+    let plan = Plan { deadline: Duration::from_secs(6), ..Plan::new(LowerKind::Auto) };
     let stack = Stack::start(plan).await;
     let alice = stack.place(ALICE, "ws");
     let mounted = stack.mount(&alice).await;
-    assert_eq!(alice.run_as(ALICE, "cat README"), "hello\n");
+    // Sizes cannot be checked against an id: those of the top are learned before the origin lies.
+    assert_eq!(alice.run_as(ALICE, "ls -l > /dev/null; cat README"), "hello\n");
     for fault in [Fault::Refusing, Fault::BlackHole, Fault::Truncating, Fault::WrongBytes, Fault::Absent] {
         stack.faults.set(fault);
-        for script in
-            ["cat wide/file-007", "ls odd", "readlink -v src/link >&2; cat src/link", "cp large ../copy"]
-        {
+        for script in ["cat wide/file-007", "ls odd", "cat src/link", "cp large ../copy"] {
             let output = alice.try_as(ALICE, script);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            let cached = script.contains("src/link") && output.status.success();
-            assert!(cached || said.contains("Input/output error"), "{fault:?}: {script}: {said}");
+            assert!(said.contains("Input/output error"), "{fault:?}: {script}: {said}");
         }
         assert_eq!(alice.run_as(ALICE, "cat README"), "hello\n", "what is cached stays");
         stack.faults.set(Fault::None);

@@ -29,6 +29,7 @@ use scorpio::{
         Origin,
         faults::{Faults, Faulty},
         git::GitOrigin,
+        limits::{Limited, Limits},
     },
     store::{ObjectStore, StoreLimits},
     sys::{
@@ -112,6 +113,7 @@ impl Stack {
         let name: OriginName = "test".parse().unwrap();
         let origin = GitOrigin::open(name.clone(), &repository, Identity::root()).unwrap();
         let (origin, faults) = Faulty::new(origin);
+        let origin = Limited::new(origin, Limits { deadline: plan.deadline / 2, requests: 16 });
         let snapshot = origin.resolve(None, &RepoPath::root()).await.unwrap();
         let boot_id = boot::boot_id().unwrap();
         let cache = Cache::open(CacheOptions {
@@ -176,9 +178,15 @@ impl Stack {
         self.engine.mount(&self.spec(place)).await.unwrap()
     }
 
-    /// Requests read from all devices so far.
-    pub(crate) fn requests(&self) -> u64 {
-        self.engine.sessions().iter().map(|session| session.stats.reads).sum()
+    /// Requests read from all devices so far, by opcode.
+    pub(crate) fn requests(&self) -> BTreeMap<&'static str, u64> {
+        let mut sum = BTreeMap::new();
+        for session in self.engine.sessions() {
+            for (opcode, count) in session.stats.by_opcode {
+                *sum.entry(opcode).or_default() += count;
+            }
+        }
+        sum
     }
 
     pub(crate) fn mounts(&self) -> Vec<MountEntry> {
@@ -299,7 +307,7 @@ fn make_repository(path: &Path) {
     write(b"odd/\xff\xfe", b"no text");
     write(b"odd/100%", b"percent");
     write(&[b"odd/".as_slice(), &[b'n'; 255]].concat(), b"long name");
-    write(&[b"deep/".repeat(1), b"d/".repeat(40), b"leaf".to_vec()].concat(), b"deep");
+    write(&[b"deep/".to_vec(), b"d/".repeat(40), b"leaf".to_vec()].concat(), b"deep");
     for number in 0..500 {
         write(format!("wide/file-{number:03}").as_bytes(), format!("content {number}\n").as_bytes());
     }
