@@ -125,7 +125,9 @@ impl RootTable {
     }
 
     fn drop_root(&self, id: RootId) {
-        self.engine.release_root(id);
+        if !self.engine.release_root(id) {
+            return;
+        }
         if let Err(error) = self.backend.drop_root(id) {
             tracing::warn!(scorpio_root = %id, %error, "a root that nothing stands on stays until the next boot");
         }

@@ -101,13 +101,15 @@ impl OverlayEngine for Engine {
         Ok(mounts.iter().map(seen).collect())
     }
 
-    fn release_root(&self, _root: RootId) {}
+    fn release_root(&self, _root: RootId) -> bool {
+        true
+    }
 
     fn sessions(&self) -> Vec<SessionReport> {
         Vec::new()
     }
 
-    async fn shutdown(&self) {}
+    async fn shutdown(&self, _leave: Leave) {}
 }
 
 /// An origin with one tree per path, and the roots that are served.
