@@ -57,7 +57,7 @@ use self::{
 use crate::{
     config::Limits,
     dicfuse::Dicfuse,
-    engine::{MountError, OverlayEngine, PointIdentity, UnmountError},
+    engine::{Leave, MountError, OverlayEngine, PointIdentity, UnmountError},
     origin::{ResolveError, Snapshot},
     store::ObjectStore,
     sys::identity::Identity,
@@ -105,7 +105,7 @@ pub struct Create {
 /// What kind of workspace it is.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Thrown away, with all that was written, when it is unmounted or the daemon restarts.
+    /// Thrown away, with all that was written, when it is unmounted, the service stops or its mount is lost.
     pub ephemeral: bool,
     /// Nothing can be written.
     pub read_only: bool,
@@ -363,8 +363,9 @@ impl Antares {
         self.inner.tasks.run(orphans::discard(Arc::clone(&self.inner), id.clone())).await
     }
 
-    /// Unmounts everything for a stop; records say that the durable ones are to be mounted at the next start.
-    pub async fn shutdown(&self) {
-        stop::shutdown(&self.inner).await;
+    /// Takes no more calls and ends all that is being done. [`Leave::Nothing`] also unmounts everything; records say that
+    /// the durable ones are to be mounted at the next start. [`Leave::Everything`] is for a successor that goes on.
+    pub async fn shutdown(&self, leave: Leave) {
+        stop::shutdown(&self.inner, leave).await;
     }
 }

@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::types::OriginName;
 
-pub use environment::{journal_stream, no_color};
+pub use environment::{descriptor_store_room, has_service_manager, journal_stream, no_color};
 pub use error::ConfigError;
 pub use show::reference;
 pub use sources::{DEFAULT_FILE, Source, SourceFile};

@@ -3,6 +3,7 @@
 //! ```text
 //! configuration → privileges cut → cache → origins → store → dicfuse → engine → antares (recovers) → rpc → READY=1
 //!        SIGTERM → rpc stops taking calls → antares unmounts → engine ends its sessions → exit
+//!                   for a restart, and after a crash: mounts and sessions stand, the successor goes on with them
 //! ```
 //!
 //! - [`args`]: the command line
@@ -12,10 +13,12 @@
 //! - [`wiring`]: the modules, put together
 //! - [`notify`]: talking to the service manager
 //! - [`job`]: asking it whether this is a stop or a restart
+//! - [`keeper`]: having it keep the FUSE sessions for a successor
 
 pub mod args;
 pub mod exporter;
 pub mod job;
+pub mod keeper;
 pub mod notify;
 pub mod offline;
 pub mod privileges;
@@ -31,17 +34,23 @@ use std::{
 use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::args::{Args, Command, ConfigCommand};
+use self::{
+    args::{Args, Command, ConfigCommand},
+    job::Ending,
+};
 use crate::{
     cache,
     config::{self, Config},
-    engine::kernel::mounter,
+    engine::{Leave, kernel::mounter},
     sys::{boot, mountinfo},
     telemetry::{self, event},
 };
 
 /// `EX_CONFIG`: trying again will not help, so the unit does not.
 pub const EXIT_CONFIG: u8 = 78;
+
+/// What the packages call the service.
+const UNIT: &str = "scorpio.service";
 
 /// How long stopping may take in all before the process ends anyway; below the unit's TimeoutStopSec.
 const STOP_PATIENCE: Duration = Duration::from_secs(25);
@@ -187,12 +196,24 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket()));
     stop.await;
     watchdog.abort();
-    tracing::info!(message_id = event::STOPPING, "stopping");
+    let leave = what_to_leave().await;
+    tracing::info!(message_id = event::STOPPING, ?leave, "stopping");
     notify::stopping();
-    if tokio::time::timeout(STOP_PATIENCE, daemon.stop()).await.is_err() {
+    if tokio::time::timeout(STOP_PATIENCE, daemon.stop(leave)).await.is_err() {
         tracing::warn!("stopping took too long; what is still mounted is cleaned up at the next start");
     }
     Ok(())
+}
+
+/// Only a service manager restarts us, and only it keeps the sessions meanwhile.
+async fn what_to_leave() -> Leave {
+    if !config::has_service_manager() {
+        return Leave::Nothing;
+    }
+    match job::ending(UNIT).await {
+        Ending::Restart => Leave::Everything,
+        Ending::Stop => Leave::Nothing,
+    }
 }
 
 /// Ends with the first SIGTERM or SIGINT.

@@ -218,6 +218,12 @@ impl Dicfuse {
         Ok(self.inner.table.drop_root(id)?)
     }
 
+    /// What tells this tree's node ids from those of every other table, whatever was lost in between: a session may only
+    /// be gone on with by who has the table that its ids come from.
+    pub fn identity(&self) -> [u8; 16] {
+        self.inner.table.identity()
+    }
+
     /// The roots being served.
     pub fn roots(&self) -> Result<Vec<Root>, Stop> {
         Ok(self.inner.table.roots()?)

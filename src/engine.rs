@@ -1,7 +1,9 @@
 //! Making and ending workspace mounts: the trait, and its kernel implementation.
 //!
 //! - [`kernel`]: overlayfs over the shared FUSE lower
+//! - [`handover`]: what a process leaves to its successor
 
+pub mod handover;
 pub mod kernel;
 
 use std::path::PathBuf;
@@ -237,6 +239,16 @@ pub trait OverlayEngine: Send + Sync + 'static {
     /// The FUSE sessions being served.
     fn sessions(&self) -> Vec<SessionReport>;
 
-    /// Ends all sessions; called once, after all mounts are gone or detached.
-    async fn shutdown(&self);
+    /// Stops serving; called once. With [`Leave::Nothing`] after all mounts are gone or detached: ends all sessions. With
+    /// [`Leave::Everything`] sessions and mounts stand, unanswered, until a successor goes on with them.
+    async fn shutdown(&self, leave: Leave);
+}
+
+/// What stays behind when this process stops serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Nothing: the service is to be off.
+    Nothing,
+    /// Mounts and sessions, for a successor that follows at once.
+    Everything,
 }

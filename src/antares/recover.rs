@@ -83,13 +83,20 @@ fn judge(found: &Found, at: &Circumstances) -> Then {
         FoundRecord::Bad(reason) => orphan(&reason.to_string()),
         FoundRecord::Missing if found.upper == FoundUpper::Missing => Then::Remove,
         FoundRecord::Missing => orphan("it has no record"),
-        FoundRecord::Good(record) if record.options.ephemeral => Then::Remove,
+        FoundRecord::Good(record) if record.options.ephemeral => throw_away(found, record, at),
         FoundRecord::Good(record) if record.phase == Phase::Creating => unacknowledged(found, record, at),
         FoundRecord::Good(record) if found.upper == FoundUpper::Missing && !record.options.read_only => {
             orphan("its upper is gone; if it lies on a file system of its own, is that mounted?")
         }
         FoundRecord::Good(record) => acknowledged(found, record, at),
     }
+}
+
+/// It lives as long as its mount does.
+fn throw_away(found: &Found, record: &Record, at: &Circumstances) -> Then {
+    let acknowledged = !matches!(record.phase, Phase::Creating | Phase::Unmounted);
+    let alive = acknowledged.then(|| alive(found, record, at)).flatten();
+    alive.map_or(Then::Remove, |mount_id| Then::Keep { mount_id })
 }
 
 /// Nobody was told that it exists, so it goes, unless somebody found it and wrote into it.

@@ -1,4 +1,5 @@
-//! The end of the daemon: everything is unmounted within a bounded time; durable workspaces come back at the next start.
+//! The end of the daemon. For a stop, everything is unmounted within a bounded time; durable workspaces come back at the
+//! next start. For a restart, what is being done is brought to its end and the mounts are left to the successor.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use super::{
     state::Input,
     table::Entry,
 };
+use crate::engine::Leave;
 
 /// Unmounts at once.
 const AT_ONCE: usize = 16;
@@ -19,7 +21,7 @@ const ONE: Duration = Duration::from_secs(8);
 const ALL: Duration = Duration::from_secs(20);
 
 /// See [`super::Antares::shutdown`].
-pub(super) async fn shutdown(inner: &Arc<Inner>) {
+pub(super) async fn shutdown(inner: &Arc<Inner>, leave: Leave) {
     inner.stopping.send_replace(true);
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut jobs = tokio::task::JoinSet::new();
@@ -27,22 +29,26 @@ pub(super) async fn shutdown(inner: &Arc<Inner>) {
         let (inner, permits) = (Arc::clone(inner), Arc::clone(&permits));
         jobs.spawn(async move {
             let permit = permits.acquire_owned().await;
-            if tokio::time::timeout(ONE, stop_one(&inner, &entry)).await.is_err() {
-                tracing::warn!(scorpio_workspace = %entry.id, "not unmounted in time; the next start detaches it");
+            if tokio::time::timeout(ONE, stop_one(&inner, &entry, leave)).await.is_err() {
+                tracing::warn!(scorpio_workspace = %entry.id, "not done in time; the next start sets it right");
             }
             drop(permit);
         });
     }
     let all = async { while jobs.join_next().await.is_some() {} };
     if tokio::time::timeout(ALL, all).await.is_err() {
-        tracing::warn!(left = jobs.len(), "stopping before all workspaces are unmounted");
+        tracing::warn!(left = jobs.len(), "stopping before all workspaces are done");
     }
     inner.tasks.abort().await;
     inner.trash.stop();
 }
 
-async fn stop_one(inner: &Inner, entry: &Arc<Entry>) {
+async fn stop_one(inner: &Inner, entry: &Arc<Entry>, leave: Leave) {
+    // Whoever acts on it has brought that to its end by then.
     let Some(mut held) = Held::when_free(entry).await else { return };
+    if leave == Leave::Everything {
+        return;
+    }
     let core = held.core();
     if let Err(error) = inner.perform(entry, core, Input::Stop, &mut inner.patience()).await {
         tracing::warn!(scorpio_workspace = %entry.id, %error, "not unmounted; the next start detaches it");

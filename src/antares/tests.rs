@@ -110,7 +110,7 @@ impl OverlayEngine for Engine {
         Vec::new()
     }
 
-    async fn shutdown(&self) {}
+    async fn shutdown(&self, _leave: Leave) {}
 }
 
 /// An origin with one tree per path, and the roots that are served.

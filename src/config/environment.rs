@@ -29,6 +29,16 @@ pub fn journal_stream() -> Option<OsString> {
     std::env::var_os("JOURNAL_STREAM")
 }
 
+/// Whether `$NOTIFY_SOCKET` is set: a service manager started us, listens, and may keep descriptors.
+pub fn has_service_manager() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|value| !value.is_empty())
+}
+
+/// `$FDSTORE`: how many descriptors the service manager keeps for us (systemd 254 or newer says so).
+pub fn descriptor_store_room() -> Option<usize> {
+    std::env::var("FDSTORE").ok()?.parse().ok()
+}
+
 /// Whether `$NO_COLOR` is set and not empty: the user wants no colours from any program.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

@@ -20,10 +20,9 @@ pub enum Ending {
 /// be worse than taking them down.
 pub async fn ending(unit: &str) -> Ending {
     match tokio::time::timeout(PATIENCE, job_type(unit)).await {
-        Ok(Ok(Some(job))) if matches!(job.as_str(), "restart" | "try-restart") => Ending::Restart,
         Ok(Ok(job)) => {
             tracing::debug!(?job, "the unit's job");
-            Ending::Stop
+            judge(job.as_deref())
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, "cannot ask the service manager why it ends this process; taking it for a stop");
@@ -33,6 +32,14 @@ pub async fn ending(unit: &str) -> Ending {
             tracing::warn!("the service manager does not say why it ends this process; taking it for a stop");
             Ending::Stop
         }
+    }
+}
+
+/// What a job of this type means; with none, somebody sent the signal by hand.
+fn judge(job: Option<&str>) -> Ending {
+    match job {
+        Some("restart" | "try-restart") => Ending::Restart,
+        _ => Ending::Stop,
     }
 }
 
@@ -65,4 +72,24 @@ async fn job_type(unit: &str) -> zbus::Result<Option<String>> {
         return Ok(None);
     }
     JobProxy::builder(&bus).path(path).build().await?.job_type().await.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_restart_leaves_mounts_behind() {
+        for (job, ending) in [
+            (Some("restart"), Ending::Restart),
+            (Some("try-restart"), Ending::Restart),
+            (Some("stop"), Ending::Stop),
+            (Some("start"), Ending::Stop),
+            (Some("reload"), Ending::Stop),
+            (Some(""), Ending::Stop),
+            (None, Ending::Stop),
+        ] {
+            assert_eq!(judge(job), ending, "{job:?}");
+        }
+    }
 }

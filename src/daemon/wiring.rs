@@ -8,11 +8,16 @@ use crate::{
     antares::{Antares, AntaresConfig, Scope, State},
     auth::{self, accounts::Accounts},
     cache::{Cache, CacheOptions, Checker},
-    config::{Config, LowerKind, OriginConfig, OriginKind},
-    daemon::{DaemonError, exporter::WorkspaceExporter},
+    config::{self, Config, LowerKind, OriginConfig, OriginKind},
+    daemon::{
+        DaemonError,
+        exporter::WorkspaceExporter,
+        keeper::{self, ManagerKeeper},
+    },
     dicfuse::{Dicfuse, NodeTableOptions},
     engine::{
-        OverlayEngine,
+        Leave, OverlayEngine,
+        handover::Handover,
         kernel::{KernelEngine, KernelOptions, Launcher},
     },
     fusedev::SessionLimits,
@@ -45,11 +50,23 @@ impl Daemon {
     pub async fn start(config: Config, boot_id: String) -> Result<Daemon, DaemonError> {
         let passed = fdstore::receive()
             .map_err(|source| DaemonError::Host { action: "take descriptors over".to_owned(), source })?;
+        let (handover, passed) = take_over(passed);
         let store = open_store(&config, &boot_id).await?;
         let dicfuse = open_dicfuse(&config, &boot_id, store.clone())?;
-        let engine = open_engine(&config, dicfuse.clone()).await?;
-        let antares = open_antares(&config, boot_id, engine.clone(), dicfuse.clone(), store.clone()).await?;
-        let listener = listener(&config, passed)?;
+        let engine = open_engine(&config, boot_id.clone(), dicfuse.clone(), handover).await?;
+        let above = async {
+            let antares =
+                open_antares(&config, boot_id, engine.clone(), dicfuse.clone(), store.clone()).await?;
+            Ok((antares, listener(&config, passed)?))
+        };
+        let (antares, listener) = match above.await {
+            Ok(above) => above,
+            Err(error) => {
+                // The service manager tries again, and users need not notice.
+                engine.shutdown(what_to_leave(config::has_service_manager())).await;
+                return Err(error);
+            }
+        };
         let services = services(&config, &antares, engine.clone(), dicfuse, store).await;
         let (stop_rpc, mut stopped) = watch::channel(false);
         let stop = async move {
@@ -77,16 +94,33 @@ impl Daemon {
         self.socket.clone()
     }
 
-    /// Takes no more calls, unmounts everything, ends the sessions.
-    pub async fn stop(self) {
+    /// Takes no more calls, and brings those under way to their end. To leave nothing, unmounts everything and ends the
+    /// sessions.
+    pub async fn stop(self, leave: Leave) {
         // Fails only when the server has ended by itself.
         let _ = self.stop_rpc.send(true);
         if let Err(error) = self.rpc.await {
             tracing::warn!(%error, "the control socket's server ended badly");
         }
-        self.antares.shutdown().await;
-        self.engine.shutdown().await;
+        self.antares.shutdown(leave).await;
+        self.engine.shutdown(leave).await;
     }
+}
+
+/// What to leave, if there is a successor or not.
+fn what_to_leave(successor: bool) -> Leave {
+    if successor { Leave::Everything } else { Leave::Nothing }
+}
+
+/// The sessions among the descriptors that the service manager passed; the other descriptors come back.
+fn take_over(passed: Vec<(String, OwnedFd)>) -> (Handover, Vec<(String, OwnedFd)>) {
+    if !config::has_service_manager() {
+        return (Handover::default(), passed);
+    }
+    let keeper = ManagerKeeper::new(config::descriptor_store_room());
+    let (inherited, rest) = keeper::take_sessions(passed, &keeper);
+    let keeper = Arc::new(keeper.holding(&inherited));
+    (Handover { inherited, keeper }, rest)
 }
 
 /// Cache and origins behind one door.
@@ -152,7 +186,12 @@ fn open_dicfuse(config: &Config, boot_id: &str, store: ObjectStore) -> Result<Di
     part("open the node table", Dicfuse::open(options, store))
 }
 
-async fn open_engine(config: &Config, dicfuse: Dicfuse) -> Result<Arc<dyn OverlayEngine>, DaemonError> {
+async fn open_engine(
+    config: &Config,
+    boot_id: String,
+    dicfuse: Dicfuse,
+    handover: Handover,
+) -> Result<Arc<dyn OverlayEngine>, DaemonError> {
     let options = KernelOptions {
         runtime_dir: config.daemon.runtime_dir.clone(),
         lower: config.engine.lower,
@@ -165,6 +204,8 @@ async fn open_engine(config: &Config, dicfuse: Dicfuse) -> Result<Arc<dyn Overla
         },
         mount_timeout: config.engine.mount_timeout,
         launcher: Launcher { program: own_program(), args: vec![OsString::from("mounter")] },
+        boot_id,
+        handover,
     };
     let runtime = Handle::current();
     let engine = tokio::task::spawn_blocking(move || KernelEngine::new(options, dicfuse, runtime)).await;

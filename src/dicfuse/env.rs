@@ -23,12 +23,21 @@ pub(super) struct Databases {
     pub dirs: Db,
     /// Root number (4) → [`super::record::RootRecord`].
     pub roots: Db,
-    /// [`COUNTERS`] → [`Counters`].
+    /// [`COUNTERS`] → [`Counters`], [`IDENTITY`] → `identity`.
     pub meta: Db,
+    /// Differs from that of every other table.
+    pub identity: TableIdentity,
 }
 
-/// The one key of `meta`.
+/// What tells two tables apart.
+pub(super) type TableIdentity = [u8; 16];
+
+/// The first key of `meta`.
 pub(super) const COUNTERS: &[u8] = b"counters";
+
+/// The other one: which table this is. Random, because a table that vanished with its marker leaves no generation to
+/// count from, and ids of the new one would mean other files to a session of the old one.
+const IDENTITY: &[u8] = b"identity";
 
 const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
@@ -104,9 +113,11 @@ fn make(options: &NodeTableOptions, plan: Plan) -> Result<Databases, TableError>
     for file in [DATA_FILE, LOCK_FILE].map(|name| dir.join(name)) {
         remove_if_there(&file).map_err(io_error("remove", &file))?;
     }
-    let databases = open_databases(options)?;
+    let mut databases = open_databases(options)?;
+    databases.identity = random_identity().map_err(io_error("draw an identity for", dir))?;
     let mut txn = databases.env.write_txn()?;
     databases.meta.put(&mut txn, COUNTERS, &first_of(generation).encode())?;
+    databases.meta.put(&mut txn, IDENTITY, &databases.identity)?;
     txn.commit()?;
     marker.ready = true;
     write(&marker)?;
@@ -114,14 +125,23 @@ fn make(options: &NodeTableOptions, plan: Plan) -> Result<Databases, TableError>
 }
 
 fn open_ready(options: &NodeTableOptions) -> Result<Databases, TableError> {
-    let databases = open_databases(options)?;
+    let mut databases = open_databases(options)?;
     // Slots of readers that were killed would keep freed pages from being used again.
     databases.env.clear_stale_readers()?;
     let txn = databases.env.read_txn()?;
     let counters = databases.meta.get(&txn, COUNTERS)?.and_then(Counters::decode);
+    let identity = databases.meta.get(&txn, IDENTITY)?.and_then(|bytes| TableIdentity::try_from(bytes).ok());
     drop(txn);
     counters.ok_or(TableError::Corrupt { what: "counters", key: 0 })?;
+    databases.identity = identity.ok_or(TableError::Corrupt { what: "identity", key: 0 })?;
     Ok(databases)
+}
+
+fn random_identity() -> io::Result<TableIdentity> {
+    let mut identity = TableIdentity::default();
+    // So few bytes come whole, or not at all.
+    rustix::rand::getrandom(&mut identity, rustix::rand::GetRandomFlags::empty())?;
+    Ok(identity)
 }
 
 fn open_databases(options: &NodeTableOptions) -> Result<Databases, TableError> {
@@ -143,7 +163,7 @@ fn open_databases(options: &NodeTableOptions) -> Result<Databases, TableError> {
         })?
         .commit()
         .expect("the closure never aborts");
-    Ok(Databases { env, blocks, dirs, roots, meta })
+    Ok(Databases { env, blocks, dirs, roots, meta, identity: TableIdentity::default() })
 }
 
 fn create_dir(dir: &Path) -> io::Result<()> {

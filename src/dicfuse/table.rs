@@ -114,6 +114,11 @@ impl NodeTable {
         Ok(table)
     }
 
+    /// What tells this table from every other one.
+    pub(super) fn identity(&self) -> [u8; 16] {
+        self.0.identity
+    }
+
     /// Where `node` is recorded.
     pub(super) fn place(&self, node: NodeId) -> Result<Option<Place>, TableError> {
         let txn = self.0.env.read_txn()?;

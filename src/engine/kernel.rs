@@ -3,8 +3,9 @@
 //! - [`mounter`]: the process that walks users' paths and our own mounts; `launch` runs it, `handoff` tells it when
 //!   nobody waits any more
 //! - `sessions`, `session`: FUSE sessions, one for all or one per owner; `serve` answers their questions
+//! - `heirs`, `testament`: which sessions of an earlier process are gone on with (see [`super::handover`])
 //! - `places`: the engine's own directories
-//! - `survey`, `ledger`: which mounts are workspaces, and which of them are ours and alive
+//! - `survey`, `ledger`, `foundations`: which mounts are workspaces, and which of them are ours and alive
 //!
 //! A mount passes from hand to hand like this; whatever breaks off on the way is undone before the caller hears of it:
 //!
@@ -17,7 +18,9 @@
 //! Upper and work directories, and the empty one of a read-only mount, are made by the caller: below a directory that
 //! only root can enter, the upper owned by the user and with the mode that the mount's root shall have.
 
+mod foundations;
 mod handoff;
+mod heirs;
 mod launch;
 mod ledger;
 pub mod mounter;
@@ -26,6 +29,7 @@ mod serve;
 mod session;
 mod sessions;
 mod survey;
+mod testament;
 
 pub use launch::Launcher;
 pub use places::PlaceError;
@@ -42,6 +46,7 @@ use std::{
 use async_trait::async_trait;
 
 use self::{
+    foundations::Foundations,
     handoff::{Abandoned, Operation, handoff},
     launch::{LaunchError, Launches},
     ledger::Ledger,
@@ -50,11 +55,13 @@ use self::{
         protocol::{AbandonOrder, MountOrder, Reply, UnmountOrder, UpperOrder, Verb},
     },
     places::Places,
+    session::Common,
     sessions::{Lower, Sessions},
+    testament::Here,
 };
 use super::{
-    Holder, LiveMount, MountError, MountSpec, Mounted, OverlayEngine, PointFault, PointIdentity,
-    SessionReport, UnmountError, Upper,
+    Holder, Leave, LiveMount, MountError, MountSpec, Mounted, OverlayEngine, PointFault, PointIdentity,
+    SessionReport, UnmountError, Upper, handover::Handover,
 };
 use crate::{
     config::LowerKind,
@@ -65,7 +72,7 @@ use crate::{
 };
 
 /// What the engine is made with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct KernelOptions {
     /// Where sessions and layers are mounted; must exist, and only root may write to it and what is above it.
     pub runtime_dir: PathBuf,
@@ -77,6 +84,10 @@ pub struct KernelOptions {
     pub mount_timeout: Duration,
     /// How mounters are started.
     pub launcher: Launcher,
+    /// This boot.
+    pub boot_id: String,
+    /// What an earlier process left, and who keeps what this one will leave.
+    pub handover: Handover,
 }
 
 /// Why there is no engine.
@@ -99,6 +110,9 @@ pub enum KernelError {
         /// Which directory.
         path: PathBuf,
     },
+    /// What is noted or mounted there cannot be read.
+    #[error("cannot see what an earlier process left: {0}")]
+    Left(#[source] io::Error),
     /// Its directories cannot be had.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -110,7 +124,8 @@ pub enum KernelError {
     },
 }
 
-/// The engine. Ends its sessions when dropped; overlays that stand on them then give ENOTCONN.
+/// The engine. Ends its sessions when dropped, unless they were left to a successor; overlays that stand on them then
+/// give ENOTCONN.
 pub struct KernelEngine {
     inner: Arc<Inner>,
     runtime: tokio::runtime::Handle,
@@ -131,10 +146,10 @@ struct Inner {
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 impl KernelEngine {
-    /// Prepares directories and sessions. Blocks for some milliseconds: not for an async task. What an earlier process
-    /// mounted in the runtime directory is detached.
+    /// Prepares directories and sessions, and goes on with those that an earlier process left. Blocks for some
+    /// milliseconds: not for an async task. What is mounted in the runtime directory and not gone on with is detached.
     pub fn new(
-        options: KernelOptions,
+        mut options: KernelOptions,
         dicfuse: Dicfuse,
         runtime: tokio::runtime::Handle,
     ) -> Result<KernelEngine, KernelError> {
@@ -144,27 +159,56 @@ impl KernelEngine {
         if !survey::is_plain(&runtime_dir.join("layers").join("x".repeat(WorkspaceId::LEN))) {
             return Err(KernelError::OddName { path: runtime_dir });
         }
-        let places = Places::prepare(&runtime_dir)?;
+        let heirs = heirs_of(&mut options, &dicfuse, &runtime_dir)?;
+        let survivors: Vec<&str> = heirs.iter().map(|heir| heir.testament.name.as_str()).collect();
+        let places = Places::prepare(&runtime_dir, &survivors)?;
+        let foundations = Foundations::open(&Places::foundations_of(&runtime_dir))?;
+        if heirs.is_empty() {
+            foundations.clear().map_err(KernelError::Left)?;
+        }
         let launches = Launches::new(options.launcher, options.mount_timeout, runtime.clone());
-        let sessions = Sessions::start(
-            options.lower,
-            &places.sessions,
-            dicfuse.clone(),
-            options.limits,
-            runtime.clone(),
-            &launches,
-        )?;
+        let common = Common {
+            below: places.sessions.clone(),
+            limits: options.limits,
+            runtime: runtime.clone(),
+            keeper: options.handover.keeper,
+            boot_id: options.boot_id,
+            table: dicfuse.identity(),
+        };
+        let sessions = Sessions::start(options.lower, common, dicfuse.clone(), heirs, &launches)?;
+        let entries = mountinfo::read(Whose::Own).map_err(KernelError::Left)?;
+        let ledger = match Ledger::open(foundations, &entries, |name| sessions.find(name)) {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                // Another start may go on with them.
+                sessions.close(Leave::Everything);
+                places.leave();
+                return Err(KernelError::Left(error));
+            }
+        };
         let inner = Inner {
+            ledger,
             sessions,
             layers: places.layers.clone(),
             places: Mutex::new(Some(places)),
             launches,
             dicfuse,
-            ledger: Ledger::default(),
             turns: Mutex::default(),
         };
         Ok(KernelEngine { inner: Arc::new(inner), runtime })
     }
+}
+
+fn heirs_of(
+    options: &mut KernelOptions,
+    dicfuse: &Dicfuse,
+    runtime_dir: &Path,
+) -> Result<Vec<heirs::Heir>, KernelError> {
+    let mounts = mountinfo::read(Whose::Own).map_err(KernelError::Left)?;
+    let sessions = Places::sessions_of(runtime_dir);
+    let boot_id = options.boot_id.clone();
+    let here = Here { boot_id: &boot_id, table: dicfuse.identity(), sessions: &sessions, mounts: &mounts };
+    Ok(heirs::of(&mut options.handover, &here))
 }
 
 #[async_trait]
@@ -207,12 +251,19 @@ impl OverlayEngine for KernelEngine {
         self.inner.sessions.reports()
     }
 
-    async fn shutdown(&self) {
+    async fn shutdown(&self, leave: Leave) {
         let inner = Arc::clone(&self.inner);
         let close = move || {
-            inner.ledger.forget_all();
-            inner.sessions.close();
-            drop(inner.places.lock().unwrap_or_else(PoisonError::into_inner).take());
+            match leave {
+                Leave::Nothing => inner.ledger.forget_all(),
+                Leave::Everything => inner.ledger.leave(),
+            }
+            inner.sessions.close(leave);
+            let places = inner.places.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match leave {
+                Leave::Nothing => drop(places),
+                Leave::Everything => places.into_iter().for_each(Places::leave),
+            }
         };
         if let Err(error) = self.runtime.spawn_blocking(close).await {
             tracing::warn!(%error, "the sessions may not have ended");
@@ -239,6 +290,8 @@ impl Inner {
         // Whatever fails from here on ends all mounts of the workspace: there must be none yet.
         refuse_second(spec)?;
         let lower = self.lower_for(spec).await?;
+        let noted = self.ledger.begin(&spec.workspace, spec.root.id, &lower.session);
+        noted.map_err(|source| kernel_error(&spec.workspace, "noting what it stands on", source))?;
         let verb = Verb::Mount(Box::new(self.order(spec, &lower)));
         let reply = self.launches.run(verb, Some(spec.owner.uid), Some(abandoned)).await;
         let result = understand_mount(reply, spec);
@@ -247,8 +300,11 @@ impl Inner {
                 self.ledger.made(mounted.mount_id, spec.workspace.clone(), spec.root.id, lower.session);
             }
             // The mounter itself says what is wrong with a point, and then it has made nothing.
-            Err(MountError::Point { .. }) => {}
-            Err(_) => self.abandon(&spec.workspace).await,
+            Err(MountError::Point { .. }) => self.ledger.failed(&spec.workspace),
+            Err(_) => {
+                self.abandon(&spec.workspace).await;
+                self.ledger.failed(&spec.workspace);
+            }
         }
         result
     }

@@ -1,7 +1,7 @@
 //! A private daemon on directories of its own, and users without accounts, for tests that need the real thing.
 //!
 //! Needs root. Everything a [`Host`] makes is gone when it is dropped; mounts first, whatever happened to the daemon.
-#![allow(dead_code)] // each test binary uses a part of it
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
 use std::{
     fs,
@@ -12,6 +12,10 @@ use std::{
 };
 
 use tempfile::TempDir;
+
+pub mod manager;
+
+use manager::Manager;
 
 /// Two users that no account database knows: the daemon must not need one.
 pub const ALICE: u32 = 61001;
@@ -26,6 +30,7 @@ pub struct Host {
     dir: TempDir,
     daemon: Option<Child>,
     environment: Vec<(String, String)>,
+    manager: Option<Manager>,
 }
 
 impl Host {
@@ -35,7 +40,7 @@ impl Host {
         // ext4 or the like: overlayfs takes no upper on a container's overlay or on every tmpfs.
         let dir = tempfile::Builder::new().prefix("scorpio-test.").tempdir_in("/var/tmp").unwrap();
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let host = Host { dir, daemon: None, environment: Vec::new() };
+        let host = Host { dir, daemon: None, environment: Vec::new(), manager: None };
         fs::create_dir(host.path("mnt")).unwrap();
         let top = host.dir.path().display();
         let config = format!(
@@ -79,11 +84,24 @@ impl Host {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Has daemons from now on started by a service manager that keeps descriptors for them.
+    pub fn manage(&mut self) {
+        self.manager = Some(Manager::new(&self.path("notify")));
+    }
+
+    /// The service manager.
+    pub fn manager(&self) -> &Manager {
+        self.manager.as_ref().expect("there is a service manager")
+    }
+
     /// Starts the daemon and waits until it answers.
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let daemon = Command::new(env!("CARGO_BIN_EXE_scorpiod"))
+        let program = env!("CARGO_BIN_EXE_scorpiod");
+        let command = self.manager.as_ref().map(|manager| manager.command(program));
+        let daemon = command
+            .unwrap_or_else(|| Command::new(program))
             .arg("--config")
             .arg(self.path("scorpio.toml"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -189,7 +207,10 @@ impl Host {
     pub fn try_sh_as(&self, uid: u32, script: &str) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", &(10 * PATIENCE.as_secs()).to_string(), "sh", "-ec", script]);
-        command.current_dir(self.dir.path()).env("HOME", "/nonexistent").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        command
+            .current_dir(self.dir.path())
+            .env("HOME", "/nonexistent")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null");
         run(become_user(&mut command, uid))
     }
 

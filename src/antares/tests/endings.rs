@@ -195,7 +195,7 @@ async fn a_stop_unmounts_all_and_the_next_start_brings_the_durable_ones_back() {
     antares.unmount(&ALL, &ids[0], false).await.unwrap();
     host.occupy(&ids[1]);
     host.occupy(&ephemeral.id);
-    antares.shutdown().await;
+    antares.shutdown(Leave::Nothing).await;
     assert_eq!(host.mounted(), []);
     assert!(matches!(antares.create(&alice(), host.request("late")).await, Err(WorkspaceError::Stopping)));
     assert!(matches!(antares.unmount(&ALL, &ids[2], true).await, Err(WorkspaceError::Stopping)));
@@ -221,7 +221,7 @@ async fn a_stop_takes_creations_back_and_is_bounded() {
         async move { antares.create(&alice(), request).await }
     });
     events.recv().await.unwrap();
-    antares.shutdown().await;
+    antares.shutdown(Leave::Nothing).await;
     assert!(matches!(creating.await.unwrap(), Err(WorkspaceError::Stopping)));
     assert_eq!(host.tree(), before);
 }

@@ -1,28 +1,34 @@
-//! What this process has mounted, as far as it knows: which mounts are alive, and which roots must be kept.
+//! What is mounted, as far as this process knows: which mounts are alive, and which roots must be kept. Starts with what
+//! the process before has noted in [`super::foundations`].
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{session::MountedSession, survey};
+use super::{
+    foundations::{Foundation, Foundations},
+    session::MountedSession,
+    survey,
+};
 use crate::{
     engine::LiveMount,
     sys::mountinfo::MountEntry,
     types::{RootId, WorkspaceId},
 };
 
-/// Mounts made by this process.
-#[derive(Default)]
+/// Mounts over sessions that this process serves.
 pub(super) struct Ledger {
+    foundations: Foundations,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     mounts: HashMap<u64, Made>,
-    /// Roots under mounts that were ended lazily: somebody may still work there, unseen. Kept until the process ends;
+    /// Roots under mounts that were ended lazily: somebody may still work there, unseen. Kept until no session is left;
     /// each costs some records.
     pinned: HashSet<RootId>,
 }
@@ -34,6 +40,62 @@ struct Made {
 }
 
 impl Ledger {
+    /// Takes up what is noted, as far as `session` finds what it stands on, and forgets the rest.
+    pub(super) fn open(
+        foundations: Foundations,
+        entries: &[MountEntry],
+        session: impl Fn(&str) -> Option<Arc<MountedSession>>,
+    ) -> io::Result<Ledger> {
+        let recorded = foundations.all()?;
+        let ledger = Ledger { foundations, inner: Mutex::default() };
+        ledger.locked(|inner| inner.pinned = recorded.pinned);
+        for (workspace, foundation) in recorded.mounts {
+            let served = session(&foundation.session).filter(|s| s.device() == Some(foundation.device));
+            match served {
+                Some(session) => ledger.take_up(workspace, &foundation, &session, entries),
+                None => ledger.foundations.remove(&workspace),
+            }
+        }
+        Ok(ledger)
+    }
+
+    fn take_up(
+        &self,
+        workspace: WorkspaceId,
+        foundation: &Foundation,
+        session: &Arc<MountedSession>,
+        entries: &[MountEntry],
+    ) {
+        let root = foundation.root;
+        let own: Vec<_> =
+            entries.iter().filter(|entry| survey::workspace_of(entry).as_ref() == Some(&workspace)).collect();
+        if own.is_empty() {
+            // Ended while nobody looked, maybe lazily.
+            self.locked(|inner| inner.pin(root, &self.foundations));
+            self.foundations.remove(&workspace);
+        }
+        for entry in own {
+            self.made(entry.mount_id, workspace.clone(), root, Arc::clone(session));
+        }
+    }
+
+    /// A mount of `workspace` is about to be made.
+    pub(super) fn begin(
+        &self,
+        workspace: &WorkspaceId,
+        root: RootId,
+        session: &MountedSession,
+    ) -> io::Result<()> {
+        let unknown = || io::Error::other("the session's connection is unknown");
+        let device = session.device().ok_or_else(unknown)?;
+        self.foundations.record(workspace, &Foundation { session: session.name().to_owned(), device, root })
+    }
+
+    /// It has failed, and nothing of it is left.
+    pub(super) fn failed(&self, workspace: &WorkspaceId) {
+        self.foundations.remove(workspace);
+    }
+
     pub(super) fn made(
         &self,
         mount_id: u64,
@@ -44,18 +106,20 @@ impl Ledger {
         self.locked(|inner| inner.mounts.insert(mount_id, Made { workspace, root, session }));
     }
 
+    /// All mounts of the superblock that `mount_id` showed are gone; a workspace never has two of ours.
     pub(super) fn ended(&self, mount_id: u64, workspace: &WorkspaceId, lazily: bool) {
         self.locked(|inner| {
-            let ours = inner.mounts.get(&mount_id).is_some_and(|made| made.workspace == *workspace);
-            if let Some(made) = ours.then(|| inner.mounts.remove(&mount_id)).flatten()
-                && lazily
-            {
-                inner.pinned.insert(made.root);
+            let made = inner.mounts.get(&mount_id).filter(|made| made.workspace == *workspace);
+            let Some(root) = made.map(|made| made.root) else { return };
+            inner.mounts.retain(|_, made| made.workspace != *workspace);
+            if lazily {
+                inner.pin(root, &self.foundations);
             }
+            self.foundations.remove(workspace);
         });
     }
 
-    /// Whether a mount made by this process stands on `root`, or may.
+    /// Whether a mount stands on `root`, or may.
     pub(super) fn stands_on(&self, root: RootId) -> bool {
         self.locked(|inner| {
             inner.pinned.contains(&root) || inner.mounts.values().any(|made| made.root == root)
@@ -84,8 +148,17 @@ impl Ledger {
         })
     }
 
-    pub(super) fn forget_all(&self) {
+    /// Lets go of the sessions; what is noted is left to a successor.
+    pub(super) fn leave(&self) {
         self.locked(|inner| inner.mounts.clear());
+    }
+
+    /// No session is left for anything to stand on.
+    pub(super) fn forget_all(&self) {
+        self.leave();
+        if let Err(error) = self.foundations.clear() {
+            tracing::warn!(%error, "notes of what mounts stood on stay; the next start removes them");
+        }
     }
 
     fn locked<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
@@ -94,6 +167,12 @@ impl Ledger {
 }
 
 impl Inner {
+    fn pin(&mut self, root: RootId, foundations: &Foundations) {
+        if self.pinned.insert(root) {
+            foundations.pin(root);
+        }
+    }
+
     fn is_alive(&self, mount_id: u64, workspace: Option<&WorkspaceId>) -> bool {
         self.mounts
             .get(&mount_id)

@@ -1,20 +1,23 @@
-//! One FUSE session: device, mount and workers, made and ended together.
+//! One FUSE session: device, mount and workers, made, gone on with, and ended together.
 //!
 //! It is mounted read-only at `fs/<name>`, where only root can go, so that mounters can clone lowers from it. This
 //! process never walks into it: a thread of ours that waited for our own answer could not be killed.
 
 use std::{
     fs,
-    os::fd::{AsFd, AsRawFd},
-    path::PathBuf,
-    sync::Arc,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::fs::OFlags;
 
-use super::places::{self, PlaceError};
+use super::{
+    places::{self, PlaceError},
+    testament::Testament,
+};
 use crate::{
-    engine::SessionReport,
+    engine::{SessionReport, handover::SessionKeeper},
     fusedev::{self, Features, FileSystem, Session, SessionError, SessionLimits},
     sys::{
         mount::{self, FsContext, MountCallError, MountFlags, Unmount},
@@ -43,27 +46,45 @@ pub enum OpenError {
     Session(#[from] SessionError),
 }
 
-/// How a session is made.
-pub(super) struct Blueprint {
-    pub(super) name: String,
+/// What all sessions of the engine have in common.
+#[derive(Clone)]
+pub(super) struct Common {
     /// The directory `fs`.
     pub(super) below: PathBuf,
-    pub(super) features: Features,
     pub(super) limits: SessionLimits,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) keeper: Arc<dyn SessionKeeper>,
+    pub(super) boot_id: String,
+    /// The node table that ids come from.
+    pub(super) table: [u8; 16],
 }
 
-/// A session that is served. Ended when dropped: its mount is detached, its workers are joined, and when no overlay
-/// stands on it any more the kernel frees it; overlays that do get ENOTCONN.
+/// What one of them is made for.
+pub(super) struct Blueprint {
+    pub(super) name: String,
+    pub(super) features: Features,
+    /// Whom its files belong to.
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// A session that is served. Ended when dropped: its workers are joined, its mount is detached, its keeper forgets it,
+/// and when no overlay stands on it any more the kernel frees it; overlays that do get ENOTCONN.
 pub(super) struct MountedSession {
     name: String,
+    path: PathBuf,
+    // Dropped before what it stands by.
     session: Session,
     device: Option<DeviceNumber>,
-    mount: SessionMount,
+    standing: Mutex<Option<Standing>>,
 }
 
-/// The session's mount; detached when dropped.
-struct SessionMount {
+/// The session's mount, and what the keeper holds; both go when dropped.
+struct Standing {
     path: PathBuf,
+    name: String,
+    keeper: Arc<dyn SessionKeeper>,
+    left: bool,
 }
 
 impl MountedSession {
@@ -71,24 +92,56 @@ impl MountedSession {
     pub(super) fn open(
         blueprint: Blueprint,
         fs: Arc<dyn FileSystem>,
-        runtime: tokio::runtime::Handle,
+        common: &Common,
     ) -> Result<MountedSession, OpenError> {
         let device = fusedev::open_device().map_err(OpenError::Device)?;
-        let path = blueprint.below.join(&blueprint.name);
+        let duplicate = device.try_clone().map_err(OpenError::Device)?;
+        let standing = Standing::of(&blueprint.name, common);
+        let path = standing.path.clone();
         places::make_directory(&path)?;
-        let (mount, mount_id) = SessionMount::attach(path, device.as_raw_fd()).map_err(OpenError::Mount)?;
-        let session = Session::start(device, fs, blueprint.features, blueprint.limits, runtime)?;
+        let mount_id = attach(&path, device.as_raw_fd()).map_err(OpenError::Mount)?;
+        let runtime = common.runtime.clone();
+        let session = Session::start(device, fs, blueprint.features, common.limits, runtime)?;
         let number = device_of(mount_id);
         if let Some(number) = number {
             widen_read_ahead(number);
+            keep(&blueprint, &session, number, &duplicate, common);
         }
         tracing::info!(session = blueprint.name, connection = number.map(|n| n.minor), "serving a session");
-        Ok(MountedSession { name: blueprint.name, session, device: number, mount })
+        let standing = Mutex::new(Some(standing));
+        Ok(MountedSession { name: blueprint.name, path, session, device: number, standing })
+    }
+
+    /// Goes on with a session of an earlier process, which is mounted where it was.
+    pub(super) fn resume(
+        testament: Testament,
+        device: OwnedFd,
+        fs: Arc<dyn FileSystem>,
+        common: &Common,
+    ) -> Result<MountedSession, OpenError> {
+        let standing = Standing::of(&testament.name, common);
+        let path = standing.path.clone();
+        let runtime = common.runtime.clone();
+        let session = Session::resume(device, testament.negotiated, fs, common.limits, runtime)?;
+        let number = testament.device;
+        tracing::info!(session = testament.name, connection = number.minor, "going on with a session");
+        let standing = Mutex::new(Some(standing));
+        Ok(MountedSession { name: testament.name, path, session, device: Some(number), standing })
+    }
+
+    /// What it is called.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it is mounted.
-    pub(super) fn path(&self) -> &std::path::Path {
-        &self.mount.path
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device number of its superblock, if that could be found out.
+    pub(super) fn device(&self) -> Option<DeviceNumber> {
+        self.device
     }
 
     /// Whether the kernel has ended it (an administrator may abort a connection).
@@ -100,36 +153,86 @@ impl MountedSession {
         let connection = self.device.map_or(0, |device| device.minor);
         SessionReport { name: self.name.clone(), connection, stats: self.session.stats() }
     }
-}
 
-impl SessionMount {
-    fn attach(path: PathBuf, device: i32) -> Result<(SessionMount, u64), MountCallError> {
-        let context = FsContext::open("fuse")?;
-        context.set("source", "scorpio")?;
-        context.set("subtype", "scorpio")?;
-        context.set("fd", device.to_string().as_str())?;
-        context.set("rootmode", "40755")?; // a directory, rwxr-xr-x, in octal
-        context.set("user_id", "0")?;
-        context.set("group_id", "0")?;
-        context.set_flag("ro")?;
-        // Overlays read with the rights of whoever asks: the kernel judges by mode and owner, and lets everybody ask.
-        context.set_flag("allow_other")?;
-        context.set_flag("default_permissions")?;
-        let mount = context.mount(MountFlags::SEALED)?;
-        let failed =
-            |doing: &str, source| MountCallError { doing: doing.to_owned(), log: String::new(), source };
-        let target = mount::open_beneath_no_links(rustix::fs::CWD, &path, OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(|errno| failed("opening the session's directory", errno.into()))?;
-        mount::attach(mount.as_fd(), target.as_fd())?;
-        let attached = SessionMount { path };
-        let id = mount::mount_id(mount.as_fd())
-            .map_err(|source| failed("finding the session's mount id", source))?;
-        Ok((attached, id))
+    /// Takes its mount away and has it forgotten, so that another session can have its name, whoever still holds this
+    /// one.
+    pub(super) fn retire(&self) {
+        drop(self.take_standing());
+    }
+
+    /// Its mount and what the keeper holds stay when it is dropped.
+    pub(super) fn leave(&self) {
+        if let Some(mut standing) = self.take_standing() {
+            standing.left = true;
+        }
+    }
+
+    fn take_standing(&self) -> Option<Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl Drop for SessionMount {
+/// Before anything stands on the session. Where it fails, a restart ends the session as if there were no keeper.
+fn keep(blueprint: &Blueprint, session: &Session, device: DeviceNumber, fd: &OwnedFd, common: &Common) {
+    let testament = Testament {
+        name: blueprint.name.clone(),
+        idmap: blueprint.features.idmap,
+        uid: blueprint.uid,
+        gid: blueprint.gid,
+        device,
+        boot_id: common.boot_id.clone(),
+        table: common.table,
+        negotiated: session.negotiated().clone(),
+    };
+    let session = &testament.name;
+    if !testament.negotiated.has_resend() {
+        tracing::info!(
+            session,
+            "this kernel is older than Linux 6.9: a restart interrupts what is being read"
+        );
+        return;
+    }
+    if let Err(error) = common.keeper.keep(session, fd.as_fd(), testament.encode().as_bytes()) {
+        tracing::warn!(session, %error, "a session cannot be kept: a restart will interrupt it");
+    }
+}
+
+impl Standing {
+    fn of(name: &str, common: &Common) -> Standing {
+        let (path, keeper) = (common.below.join(name), Arc::clone(&common.keeper));
+        Standing { path, name: name.to_owned(), keeper, left: false }
+    }
+}
+
+/// Mounts the session at `path`; the mount's id.
+fn attach(path: &Path, device: i32) -> Result<u64, MountCallError> {
+    let context = FsContext::open("fuse")?;
+    context.set("source", "scorpio")?;
+    context.set("subtype", "scorpio")?;
+    context.set("fd", device.to_string().as_str())?;
+    context.set("rootmode", "40755")?; // a directory, rwxr-xr-x, in octal
+    context.set("user_id", "0")?;
+    context.set("group_id", "0")?;
+    context.set_flag("ro")?;
+    // Overlays read with the rights of whoever asks: the kernel judges by mode and owner, and lets everybody ask.
+    context.set_flag("allow_other")?;
+    context.set_flag("default_permissions")?;
+    let mount = context.mount(MountFlags::SEALED)?;
+    let failed = |doing: &str, source| MountCallError { doing: doing.to_owned(), log: String::new(), source };
+    let target = mount::open_beneath_no_links(rustix::fs::CWD, path, OFlags::PATH | OFlags::DIRECTORY)
+        .map_err(|errno| failed("opening the session's directory", errno.into()))?;
+    mount::attach(mount.as_fd(), target.as_fd())?;
+    mount::mount_id(mount.as_fd()).map_err(|source| failed("finding the session's mount id", source))
+}
+
+impl Drop for Standing {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
+        if let Err(error) = self.keeper.forget(&self.name) {
+            tracing::warn!(session = self.name, %error, "an ended session may still be kept");
+        }
         // Neither call asks the file system anything.
         let ended = mount::unmount(&self.path, Unmount::Lazily);
         let removed = fs::remove_dir(&self.path);

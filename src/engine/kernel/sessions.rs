@@ -7,33 +7,36 @@
 //! A session of an owner stays until shutdown: two threads and a descriptor for each user who ever mounted. Ending
 //! it with the owner's last workspace would let a user who keeps a mount namespace (which copies all mounts) make a new
 //! session with every mount. The group of its files is the one its owner had when it was made.
+//!
+//! Sessions of an earlier process are gone on with as they are, whatever the configuration says by now: overlays stand
+//! on them. Which lower a new mount gets follows the configuration.
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
     KernelError, Launches,
+    heirs::Heir,
     mounter::protocol::{Reply, Verb},
     serve::Served,
-    session::{Blueprint, MountedSession, OpenError},
+    session::{Blueprint, Common, MountedSession, OpenError},
 };
 use crate::{
     config::LowerKind,
     dicfuse::Dicfuse,
-    engine::SessionReport,
-    fusedev::{Features, SessionLimits},
+    engine::{Leave, SessionReport},
+    fusedev::Features,
     sys::identity::Identity,
 };
 
+const SHARED: &str = "shared";
+
 /// All sessions of the engine.
 pub(super) struct Sessions {
-    below: PathBuf,
+    common: Common,
     dicfuse: Dicfuse,
-    limits: SessionLimits,
-    runtime: tokio::runtime::Handle,
     shared: bool,
     open: Mutex<Open>,
 }
@@ -53,19 +56,21 @@ pub(super) struct Lower {
 }
 
 impl Sessions {
-    /// Makes the shared session if it is wanted and works here. [`LowerKind::Auto`] tries it for real and falls back.
+    /// Goes on with `heirs`, then makes the shared session if it is wanted and works here. [`LowerKind::Auto`] tries it
+    /// for real and falls back.
     pub(super) fn start(
         kind: LowerKind,
-        below: &Path,
+        common: Common,
         dicfuse: Dicfuse,
-        limits: SessionLimits,
-        runtime: tokio::runtime::Handle,
+        heirs: Vec<Heir>,
         launches: &Launches,
     ) -> Result<Sessions, KernelError> {
-        let open = Mutex::default();
-        let mut sessions = Sessions { below: below.to_owned(), dicfuse, limits, runtime, shared: true, open };
+        let mut sessions = Sessions { common, dicfuse, shared: true, open: Mutex::default() };
+        heirs.into_iter().for_each(|heir| sessions.resume(heir));
         let attempt = match kind {
             LowerKind::PerOwner => Err("the configuration wants a session per owner".to_owned()),
+            // It worked for the process before.
+            LowerKind::Shared | LowerKind::Auto if sessions.find(SHARED).is_some() => Ok(()),
             LowerKind::Shared | LowerKind::Auto => sessions.try_shared(launches),
         };
         match attempt {
@@ -74,28 +79,45 @@ impl Sessions {
             Err(reason) => {
                 tracing::info!(reason, "every user gets a session of their own");
                 sessions.shared = false;
-                sessions.open = Mutex::default();
             }
         }
         Ok(sessions)
     }
 
+    fn resume(&self, Heir { testament, device }: Heir) {
+        let name = testament.name.clone();
+        let served = Served::new(self.dicfuse.clone(), testament.uid, testament.gid);
+        match MountedSession::resume(testament, device, Arc::new(served), &self.common) {
+            Ok(session) => {
+                self.locked(|open| open.by_name.insert(name, Arc::new(session)));
+            }
+            Err(error) => tracing::warn!(session = name, %error, "a session cannot be gone on with"),
+        }
+    }
+
+    /// The session of this name, if it is served.
+    pub(super) fn find(&self, name: &str) -> Option<Arc<MountedSession>> {
+        self.locked(|open| open.by_name.get(name).filter(|session| !session.is_over()).cloned())
+    }
+
     fn try_shared(&self, launches: &Launches) -> Result<(), String> {
         let root = Identity::root();
-        let session = self.get("shared", &root, true).map_err(|error| error.to_string())?;
-        match launches.run_now(Verb::Probe { session: session.path().to_owned() }) {
-            Ok(Reply::Done) => Ok(()),
-            Ok(Reply::Failed { step, message, .. }) => Err(format!("{step}: {message}")),
-            Ok(other) => Err(format!("the probe answered {other:?}")),
-            Err(error) => Err(error.to_string()),
-        }
+        let session = self.get(SHARED, &root, true).map_err(|error| error.to_string())?;
+        let tried = match launches.run_now(Verb::Probe { session: session.path().to_owned() }) {
+            Ok(Reply::Done) => return Ok(()),
+            Ok(Reply::Failed { step, message, .. }) => format!("{step}: {message}"),
+            Ok(other) => format!("the probe answered {other:?}"),
+            Err(error) => error.to_string(),
+        };
+        self.locked(|open| open.by_name.remove(SHARED));
+        Err(tried)
     }
 
     /// The lower for `owner`, made if it is not there. Blocks for as long as the kernel takes to mount a session.
     pub(super) fn lower_for(&self, owner: &Identity) -> Result<Lower, OpenError> {
         let map_owner = self.shared && !owner.is_root();
         let session = if map_owner {
-            self.get("shared", &Identity::root(), true)?
+            self.get(SHARED, &Identity::root(), true)?
         } else {
             self.get(&format!("owner-{}", owner.uid), owner, false)?
         };
@@ -112,16 +134,14 @@ impl Sessions {
             Some(_) => tracing::warn!(session = name, "the kernel has ended a session; making it anew"),
             None => {}
         }
-        // Its mount goes before the new one comes to the same place.
-        open.by_name.remove(name);
-        let blueprint = Blueprint {
-            name: name.to_owned(),
-            below: self.below.clone(),
-            features: Features { idmap },
-            limits: self.limits,
-        };
-        let served = Served::new(self.dicfuse.clone(), owner.uid, owner.gid);
-        let session = Arc::new(MountedSession::open(blueprint, Arc::new(served), self.runtime.clone())?);
+        // Its mount goes before the new one comes to the same place, whatever still refers to it.
+        if let Some(ended) = open.by_name.remove(name) {
+            ended.retire();
+        }
+        let (uid, gid) = (owner.uid, owner.gid);
+        let blueprint = Blueprint { name: name.to_owned(), features: Features { idmap }, uid, gid };
+        let served = Served::new(self.dicfuse.clone(), uid, gid);
+        let session = Arc::new(MountedSession::open(blueprint, Arc::new(served), &self.common)?);
         open.by_name.insert(name.to_owned(), Arc::clone(&session));
         Ok(session)
     }
@@ -133,12 +153,19 @@ impl Sessions {
         reports
     }
 
-    /// Ends all sessions; from now on there are none. Blocks until their workers have ended.
-    pub(super) fn close(&self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.closed = true;
-        let ended = std::mem::take(&mut open.by_name);
-        drop(open);
+    /// Stops serving; from now on there are no sessions. Blocks until their workers have ended.
+    pub(super) fn close(&self, leave: Leave) {
+        let ended = self.locked(|open| {
+            open.closed = true;
+            std::mem::take(&mut open.by_name)
+        });
+        if leave == Leave::Everything {
+            ended.values().for_each(|session| session.leave());
+        }
         drop(ended);
+    }
+
+    fn locked<T>(&self, work: impl FnOnce(&mut Open) -> T) -> T {
+        work(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
