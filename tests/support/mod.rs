@@ -178,7 +178,13 @@ impl Host {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", &PATIENCE.as_secs().to_string()]);
         command.arg("--unix-socket").arg(self.path("scorpio.sock"));
-        command.args(["--header", "content-type: application/json", "--data-binary", "@-", "http://localhost/"]);
+        command.args([
+            "--header",
+            "content-type: application/json",
+            "--data-binary",
+            "@-",
+            "http://localhost/",
+        ]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = become_user(&mut command, uid).spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), body.to_string().as_bytes()).unwrap();
@@ -251,7 +257,10 @@ impl Host {
     pub fn try_sh_as(&self, uid: u32, script: &str) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", &(10 * PATIENCE.as_secs()).to_string(), "sh", "-ec", script]);
-        command.current_dir(self.dir.path()).env("HOME", "/nonexistent").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        command
+            .current_dir(self.dir.path())
+            .env("HOME", "/nonexistent")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null");
         run(become_user(&mut command, uid))
     }
 
