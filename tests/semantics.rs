@@ -412,7 +412,7 @@ fn an_origin_that_is_away_is_eio_and_nothing_is_remembered() {
     let read = |name: &str| fs::read_to_string(at.join(name)).map_err(|error| error.raw_os_error());
     assert_eq!(read("x").unwrap().len(), 19, "what was read stays");
     assert_eq!(read("f"), Err(Some(libc::EIO)));
-    let list = fs::read_dir(at.join("d")).and_then(|list| list.collect::<Result<Vec<_>, _>>());
+    let list: std::io::Result<Vec<_>> = fs::read_dir(at.join("d")).and_then(Iterator::collect);
     assert_eq!(list.unwrap_err().raw_os_error(), Some(libc::EIO));
     assert!(host.log().contains("a question of the kernel failed"), "{}", host.log());
     host.sh("mv repo/away repo/.git");
