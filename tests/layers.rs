@@ -1,5 +1,7 @@
 //! Who may import whom: the table of the architecture page, held against the sources.
 
+#![allow(clippy::unwrap_used)] // a test that fails panics
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -143,4 +145,43 @@ fn first_word(text: &str) -> Option<String> {
     let word: String = text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
     let is_module = word.chars().next().is_some_and(|letter| letter.is_ascii_lowercase());
     is_module.then_some(word)
+}
+
+#[test]
+fn the_architecture_page_has_the_same_table() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
+    let page = fs::read_to_string(page).unwrap();
+    let table =
+        page.split("| module | what it is | may import |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut rows = BTreeMap::new();
+    for row in table.lines().filter(|row| row.starts_with("| `")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [module, _, imports] = cells[..] else { panic!("no row of three cells: {row}") };
+        let names: Vec<_> = imports.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        rows.insert(module.trim_matches('`').to_owned(), names);
+    }
+    let mut expected: BTreeMap<String, Vec<String>> = MAY_IMPORT
+        .into_iter()
+        .map(|(module, may)| (module.to_owned(), may.iter().map(|name| (*name).to_owned()).collect()))
+        .collect();
+    // Of the wiring the page says what it may not.
+    expected.insert("daemon".to_owned(), DAEMON_MAY_NOT.map(str::to_owned).to_vec());
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn only_the_configuration_reads_the_environment() {
+    let mut readers = Vec::new();
+    for (module, file) in sources() {
+        let is_test = file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests");
+        if module == "config" || is_test {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        if ["env::var", "env::vars", "env::set_var"].iter().any(|call| code.contains(call)) {
+            readers.push(file);
+        }
+    }
+    assert!(readers.is_empty(), "these read the environment: {readers:?}");
 }
