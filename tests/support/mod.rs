@@ -1,7 +1,7 @@
 //! A private daemon on directories of its own, and users without accounts, for tests that need the real thing.
 //!
 //! Needs root. Everything a [`Host`] makes is gone when it is dropped; mounts first, whatever happened to the daemon.
-#![allow(dead_code)] // each test binary uses a part of it
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary is a crate that uses a part of it
 
 use std::{
     fs,
@@ -17,6 +17,22 @@ use tempfile::TempDir;
 pub const ALICE: u32 = 61001;
 /// The second one.
 pub const BOB: u32 = 61002;
+
+/// Both ways to have files look like their user's: `[engine] lower`.
+pub const LOWERS: [&str; 2] = ["shared", "per-owner"];
+
+/// The TOML that chooses one of [`LOWERS`].
+pub fn lower(kind: &str) -> String {
+    format!("[engine]\nlower = \"{kind}\"\n")
+}
+
+/// Where cargo keeps the sources of this crate's dependencies: real files of all kinds, on every machine that builds us.
+pub fn crates() -> PathBuf {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"));
+    let sources = fs::read_dir(home.join("registry/src")).unwrap();
+    sources.map(|entry| entry.unwrap().path()).max_by_key(|path| fs::read_dir(path).unwrap().count()).unwrap()
+}
 
 /// How long anything may take before the test fails instead of hanging.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,9 +146,55 @@ impl Host {
 
     /// Runs `scorpioctl` as `uid`.
     pub fn ctl(&self, uid: u32, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scorpioctl"));
-        command.arg("--socket").arg(self.path("scorpio.sock")).args(args).stdin(Stdio::null());
-        run(become_user(&mut command, uid))
+        run(&mut self.ctl_command(uid, args))
+    }
+
+    /// `scorpioctl` as `uid`, to be run; ends in the end whatever the daemon does.
+    pub fn ctl_command(&self, uid: u32, args: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", &(2 * PATIENCE.as_secs()).to_string()]);
+        command.arg(env!("CARGO_BIN_EXE_scorpioctl")).arg("--socket").arg(self.path("scorpio.sock"));
+        // Somewhere that every user may stand in: `.` is a default argument of some verbs.
+        command.args(args).stdin(Stdio::null()).current_dir(self.dir.path());
+        become_user(&mut command, uid);
+        command
+    }
+
+    /// Runs `scorpioctl --json` as `uid`, which must fail. Returns its exit code and the kind of error it told.
+    #[track_caller]
+    pub fn refused(&self, uid: u32, args: &[&str]) -> (i32, String) {
+        let output = self.ctl(uid, &[&["--json"], args].concat());
+        assert!(!output.status.success(), "{args:?} worked: {output:?}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stderr)
+            .unwrap_or_else(|error| panic!("{args:?}: {error}: {output:?}"));
+        let kind = told["error"]["kind"].as_str().unwrap_or("-").to_owned();
+        (output.status.code().unwrap_or(-1), kind)
+    }
+
+    /// Calls a method of the daemon as `uid` without `scorpioctl` in between, and returns its whole answer.
+    #[track_caller]
+    pub fn call(&self, uid: u32, method: &str, params: &serde_json::Value) -> serde_json::Value {
+        let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--max-time", &PATIENCE.as_secs().to_string()]);
+        command.arg("--unix-socket").arg(self.path("scorpio.sock"));
+        command.args(["--header", "content-type: application/json", "--data-binary", "@-", "http://localhost/"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = become_user(&mut command, uid).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), body.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{method}: {error}: {output:?}"))
+    }
+
+    /// Messages read from the FUSE devices so far, of all sessions, by opcode.
+    pub fn opcodes(&self) -> std::collections::BTreeMap<String, u64> {
+        let mut all = std::collections::BTreeMap::new();
+        for session in self.json(0, &["stats"])["sessions"].as_object().unwrap().values() {
+            for (name, count) in session["by_opcode"].as_object().unwrap() {
+                *all.entry(name.clone()).or_default() += count.as_u64().unwrap();
+            }
+        }
+        all
     }
 
     /// Runs `scorpioctl --json` as `uid`, which must succeed.
