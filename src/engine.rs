@@ -227,7 +227,8 @@ pub trait OverlayEngine: Send + Sync + 'static {
     /// is not there (any more) is `Ok`.
     async fn unmount(&self, workspace: &WorkspaceId, mount_id: u64, lazy: bool) -> Result<(), UnmountError>;
 
-    /// All workspace mounts there are, from mountinfo alone.
+    /// All mounts of this engine's workspaces, also those made by an earlier process with the same runtime directory; from
+    /// mountinfo alone. Mounts of other engines on the host are not among them.
     fn survey(&self) -> std::io::Result<Vec<LiveMount>>;
 
     /// Roots that live overlays stand on need their records; all others may be dropped.

@@ -90,6 +90,15 @@ pub enum KernelError {
         /// What the system said.
         source: io::Error,
     },
+    /// Its name is none that overlayfs repeats in a way that can be read.
+    #[error(
+        "the runtime directory {} must have at most 100 bytes in its path, of letters, digits and `/._-+@`",
+        path.display()
+    )]
+    OddName {
+        /// Which directory.
+        path: PathBuf,
+    },
     /// Its directories cannot be had.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -131,6 +140,10 @@ impl KernelEngine {
     ) -> Result<KernelEngine, KernelError> {
         let runtime_dir = std::fs::canonicalize(&options.runtime_dir)
             .map_err(|source| KernelError::RuntimeDir { path: options.runtime_dir.clone(), source })?;
+        // With the name of a layer in it.
+        if !survey::is_plain(&runtime_dir.join("layers").join("x".repeat(WorkspaceId::LEN))) {
+            return Err(KernelError::OddName { path: runtime_dir });
+        }
         let places = Places::prepare(&runtime_dir)?;
         let launches = Launches::new(options.launcher, options.mount_timeout, runtime.clone());
         let sessions = Sessions::start(
@@ -179,7 +192,7 @@ impl OverlayEngine for KernelEngine {
     }
 
     fn survey(&self) -> io::Result<Vec<LiveMount>> {
-        Ok(self.inner.ledger.survey(&mountinfo::read(Whose::Own)?))
+        Ok(self.inner.ledger.survey(&mountinfo::read(Whose::Own)?, &self.inner.layers))
     }
 
     fn release_root(&self, root: RootId) {
@@ -272,7 +285,7 @@ impl Inner {
         match self.launches.run(Verb::Abandon(order), None, None).await {
             Ok(Reply::Done) => {}
             other => {
-                tracing::warn!(scorpio_workspace = %workspace, outcome = ?other, "a failed mount may have left something")
+                tracing::warn!(scorpio_workspace = %workspace, outcome = ?other, "a failed mount may have left something");
             }
         }
     }

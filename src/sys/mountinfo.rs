@@ -191,6 +191,11 @@ fn filled(field: &[u8], name: &'static str) -> Result<OsString, &'static str> {
     if field.is_empty() { Err(name) } else { Ok(OsString::from_vec(unescape(field))) }
 }
 
+/// The bytes behind a value among [`MountEntry::super_options`].
+pub fn unescaped(value: &[u8]) -> OsString {
+    OsString::from_vec(unescape(value))
+}
+
 /// Turns `\ooo` back into bytes. A backslash that no three octal digits follow stands for itself.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());

@@ -153,7 +153,7 @@ async fn a_root_is_released_when_no_mount_stands_on_it() {
     let alice = stack.place(ALICE, "ws");
     let mounted = stack.mount(&alice).await;
     stack.engine.release_root(stack.root.id);
-    assert_eq!(stack.dicfuse.roots().unwrap(), [stack.root.clone()]);
+    assert_eq!(stack.dicfuse.roots().unwrap(), std::slice::from_ref(&stack.root));
     stack.engine.unmount(&alice.id, mounted.mount_id, false).await.unwrap();
     stack.engine.release_root(stack.root.id);
     assert_eq!(stack.dicfuse.roots().unwrap(), []);

@@ -29,6 +29,7 @@ use scorpio::{
         Origin,
         faults::{Faults, Faulty},
         git::GitOrigin,
+        limits::{Limited, Limits},
     },
     store::{ObjectStore, StoreLimits},
     sys::{
@@ -112,6 +113,7 @@ impl Stack {
         let name: OriginName = "test".parse().unwrap();
         let origin = GitOrigin::open(name.clone(), &repository, Identity::root()).unwrap();
         let (origin, faults) = Faulty::new(origin);
+        let origin = Limited::new(origin, Limits { deadline: plan.deadline / 2, requests: 16 });
         let snapshot = origin.resolve(None, &RepoPath::root()).await.unwrap();
         let boot_id = boot::boot_id().unwrap();
         let cache = Cache::open(CacheOptions {

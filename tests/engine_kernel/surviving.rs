@@ -4,7 +4,7 @@ use std::{fs, os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
 
 use scorpio::{
     config::LowerKind,
-    engine::{MountError, OverlayEngine},
+    engine::{MountError, MountSpec, OverlayEngine},
 };
 
 use crate::stack::{ALICE, Plan, Stack};
@@ -112,6 +112,30 @@ async fn mounts_of_an_engine_that_died_are_seen_as_dead_and_can_be_ended() {
     successor.unmount(&alice.id, again.mount_id, false).await.unwrap();
     successor.shutdown().await;
     stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_with_another_runtime_directory_does_not_see_our_mounts() {
+    for args in [vec![], vec!["--lower-by-string"]] {
+        let (ours, other) = (
+            Stack::start(Plan { mounter_args: args, ..Plan::new(LowerKind::Auto) }).await,
+            Stack::start(Plan::new(LowerKind::Auto)).await,
+        );
+        let (alice, reader) = (ours.place(ALICE, "ws"), ours.place(ALICE, "ro"));
+        let writable = ours.mount(&alice).await;
+        let spec = MountSpec { upper: reader.read_only(), ..ours.spec(&reader) };
+        let read_only = ours.engine.mount(&spec).await.unwrap();
+        let mut seen: Vec<_> = ours.engine.survey().unwrap().into_iter().map(|live| live.mount_id).collect();
+        seen.sort_unstable();
+        let mut expected = [writable.mount_id, read_only.mount_id];
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+        assert_eq!(other.engine.survey().unwrap(), []);
+        ours.engine.unmount(&alice.id, writable.mount_id, false).await.unwrap();
+        ours.engine.unmount(&reader.id, read_only.mount_id, false).await.unwrap();
+        ours.end().await;
+        other.end().await;
+    }
 }
 
 /// Living mounters of this stack: its own link to the program is what they were started by.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -61,10 +62,10 @@ impl Ledger {
         })
     }
 
-    /// The workspaces among the entries of mountinfo. A mount is alive when it shows the superblock of one that this
+    /// This engine's workspaces among the entries of mountinfo. A mount is alive when it shows the superblock of one that this
     /// process made, over a session that it still serves.
-    pub(super) fn survey(&self, entries: &[MountEntry]) -> Vec<LiveMount> {
-        let of_workspace = |entry: &MountEntry| survey::workspace_of(entry);
+    pub(super) fn survey(&self, entries: &[MountEntry], layers: &Path) -> Vec<LiveMount> {
+        let of_workspace = |entry: &MountEntry| survey::own_workspace_of(entry, layers);
         self.locked(|inner| {
             let alive: HashSet<_> = entries
                 .iter()
