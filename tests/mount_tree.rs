@@ -78,8 +78,7 @@ fn lines(output: std::process::Output) -> Vec<Vec<u8>> {
 /// Hashes of all files below `at`, whose names are taken from the reference and read in random order.
 fn hashes(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
     let names = host.path("names");
-    let script =
-        format!("cd '{}' && shuf -z '{}' | xargs -0 sha256sum -z --", at.display(), names.display());
+    let script = format!("cd '{}' && shuf -z '{}' | xargs -0 sha256sum -z --", at.display(), names.display());
     lines(host.try_sh_as(uid, &script))
 }
 
@@ -117,13 +116,21 @@ fn a_cold_mount_is_what_a_plain_checkout_is(kind: &str) {
     for found in found {
         assert_same(&found, &expected, "content");
     }
-    assert_same(&shape(&host, ALICE, &point), &shape(&host, 0, &reference), "names, types, modes, targets, sizes");
+    assert_same(
+        &shape(&host, ALICE, &point),
+        &shape(&host, 0, &reference),
+        "names, types, modes, targets, sizes",
+    );
 
     // An empty file and an empty tree are known without asking.
     let (trees, blobs) = (distinct(&host, "tree"), distinct(&host, "blob") - 1);
     let stats = host.json(0, &["stats"]);
     let counted = [&stats["cache"]["trees"], &stats["cache"]["blobs"], &stats["origins"]["repo"]["fetched"]];
-    assert_eq!(counted.map(|count| count.as_u64().unwrap()), [trees, blobs, trees + blobs], "one fetch for each");
+    assert_eq!(
+        counted.map(|count| count.as_u64().unwrap()),
+        [trees, blobs, trees + blobs],
+        "one fetch for each"
+    );
     assert_eq!(stats["origins"]["repo"]["failed"], 0);
 
     // Another user's mount of the same is served from the cache.
@@ -159,11 +166,16 @@ fn parts_and_revisions_are_what_was_named(kind: &str) {
     for (number, (spec, file, content, rev)) in cases.into_iter().enumerate() {
         let point = host.point(ALICE, &format!("p{number}"));
         let view = host.json(ALICE, &["mount", spec, point.to_str().unwrap()]);
-        assert_eq!(host.sh_as(ALICE, &format!("cat '{}'", point.join(file).display())).trim(), content, "{spec}");
+        assert_eq!(
+            host.sh_as(ALICE, &format!("cat '{}'", point.join(file).display())).trim(),
+            content,
+            "{spec}"
+        );
         assert_eq!(view["commit"], commit(rev), "{spec}");
     }
     let names = |point: PathBuf| -> Vec<_> {
-        let mut names: Vec<_> = fs::read_dir(point).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(point).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };

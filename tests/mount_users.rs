@@ -35,7 +35,12 @@ fn repository() -> String {
 /// Runs `work` for alice and for bob at the same time.
 fn both(work: impl Fn(u32) + Sync) {
     std::thread::scope(|scope| {
-        let users = [ALICE, BOB].map(|uid| scope.spawn({ let work = &work; move || work(uid) }));
+        let users = [ALICE, BOB].map(|uid| {
+            scope.spawn({
+                let work = &work;
+                move || work(uid)
+            })
+        });
         users.into_iter().for_each(|user| user.join().unwrap());
     });
 }
@@ -106,14 +111,18 @@ fn each_edits_as_if_alone(kind: &str) {
              1000000000\n0\nmore\ncontent of 2\n"
         );
         // A directory's link count is what its file system makes of it.
-        let without_links = |text: &str| text.replace("700 2", "700").replace("700 1", "700").replace("700 3", "700");
+        let without_links =
+            |text: &str| text.replace("700 2", "700").replace("700 1", "700").replace("700 3", "700");
         assert_eq!(without_links(&seen), without_links(&expected));
 
         let theirs = host.path("mnt").join(name(other));
         for trespass in ["ls {}", "cat {}/kept", "echo x > {}/x", "cd {}", "stat {}/kept"] {
             let output = host.try_sh_as(uid, &trespass.replace("{}", theirs.to_str().unwrap()));
             let told = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(!output.status.success() && told.contains("ermission denied") || told.contains("can't cd"), "{trespass}: {output:?}");
+            assert!(
+                !output.status.success() && told.contains("ermission denied") || told.contains("can't cd"),
+                "{trespass}: {output:?}"
+            );
         }
     });
     neither_manages_the_others(&host, &ids);
@@ -147,7 +156,8 @@ fn neither_manages_the_others(host: &Host, ids: &[String; 2]) {
         assert_eq!(host.refused(uid, &["list", "--all"]), (4, "NotAuthorised".to_owned()));
     }
     let all = host.json(0, &["list", "--all"]);
-    let mut owners: Vec<_> = all.as_array().unwrap().iter().map(|view| view["uid"].as_u64().unwrap()).collect();
+    let mut owners: Vec<_> =
+        all.as_array().unwrap().iter().map(|view| view["uid"].as_u64().unwrap()).collect();
     owners.sort_unstable();
     assert_eq!(owners, [u64::from(ALICE), u64::from(BOB)]);
     assert_eq!(host.json(0, &["list"]), serde_json::json!([]));
@@ -162,12 +172,25 @@ fn each_builds(kind: &str) {
     let toolchain = host.path("toolchain/bin");
     both(|uid| {
         work(&host, uid, "make -s -C liblmdb >/dev/null && test -x liblmdb/mdb_stat");
-        work(&host, uid, "cd liblmdb && mkdir testdb && ./mtest > /dev/null && ./mdb_stat testdb | grep -q Entries");
-        assert_eq!(work(&host, uid, "make -C liblmdb | grep -vc 'Nothing to be done\\|Entering\\|Leaving' || true"), "0\n");
-        let cargo = format!("export PATH='{}':$PATH CARGO_HOME=$HOME/cargo; cd package;", toolchain.display());
-        let built = work(&host, uid, &format!("{cargo} cargo run --offline -q; cargo test --offline -q | grep -c '1 passed'"));
+        work(
+            &host,
+            uid,
+            "cd liblmdb && mkdir testdb && ./mtest > /dev/null && ./mdb_stat testdb | grep -q Entries",
+        );
+        assert_eq!(
+            work(&host, uid, "make -C liblmdb | grep -vc 'Nothing to be done\\|Entering\\|Leaving' || true"),
+            "0\n"
+        );
+        let cargo =
+            format!("export PATH='{}':$PATH CARGO_HOME=$HOME/cargo; cd package;", toolchain.display());
+        let built = work(
+            &host,
+            uid,
+            &format!("{cargo} cargo run --offline -q; cargo test --offline -q | grep -c '1 passed'"),
+        );
         assert_eq!(built, "built here\n1\n");
-        let again = work(&host, uid, &format!("{cargo} cargo build --offline 2>&1 | grep -c Compiling || true"));
+        let again =
+            work(&host, uid, &format!("{cargo} cargo build --offline 2>&1 | grep -c Compiling || true"));
         assert_eq!(again, "0\n", "what is built is fresh");
     });
 }
@@ -186,7 +209,11 @@ fn git_works(kind: &str) {
             git fsck --strict 2>&1 | grep -v '^notice' || true; git status --porcelain; git log --format=%s; git diff --stat HEAD~1 | tail -n 1
             "#,
         );
-        assert_eq!(said, "kept\nsecond\nfirst\n 102 files changed, 1 insertion(+), 1 deletion(-)\n".replace(" 102", &format!(" {}", CHANGED)));
+        assert_eq!(
+            said,
+            "kept\nsecond\nfirst\n 102 files changed, 1 insertion(+), 1 deletion(-)\n"
+                .replace(" 102", &format!(" {}", CHANGED))
+        );
     });
 }
 
@@ -196,7 +223,11 @@ const CHANGED: u32 = 103;
 fn sqlite_loses_nothing(kind: &str) {
     let (host, _) = two_users(kind);
     both(|uid| {
-        work(&host, uid, "sqlite3 new.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(writer, n, UNIQUE(writer, n))' | grep -qx wal");
+        work(
+            &host,
+            uid,
+            "sqlite3 new.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(writer, n, UNIQUE(writer, n))' | grep -qx wal",
+        );
         for (database, already) in [("new.db", 0), ("copied.db", 1)] {
             let each = COMMITS / WRITERS;
             work(
@@ -215,7 +246,9 @@ fn sqlite_loses_nothing(kind: &str) {
             let found = work(
                 &host,
                 uid,
-                &format!("sqlite3 {database} 'PRAGMA journal_mode; SELECT count(*), count(DISTINCT writer) FROM t; PRAGMA integrity_check'"),
+                &format!(
+                    "sqlite3 {database} 'PRAGMA journal_mode; SELECT count(*), count(DISTINCT writer) FROM t; PRAGMA integrity_check'"
+                ),
             );
             let writers = WRITERS + already;
             assert_eq!(found, format!("wal\n{}|{writers}\nok\n", COMMITS + already), "{database}");
@@ -256,9 +289,19 @@ fn locks_and_mappings_work(kind: &str) {
     let (host, _) = two_users(kind);
     both(|uid| {
         // The mapping and the two descriptors of one process agree once the file is copied up.
-        let said = work(&host, uid, &format!("cat > probe.c <<'EOF'\n{PROBE}\nEOF\ncc -o probe probe.c && : >> kept && ./probe && cat kept"));
+        let said = work(
+            &host,
+            uid,
+            &format!(
+                "cat > probe.c <<'EOF'\n{PROBE}\nEOF\ncc -o probe probe.c && : >> kept && ./probe && cat kept"
+            ),
+        );
         assert_eq!(said, "all is as on any file system\nKEPT\n");
-        let said = work(&host, uid, "flock -n large -c 'flock -n large -c true || echo excluded'; flock -n large -c 'echo free again'");
+        let said = work(
+            &host,
+            uid,
+            "flock -n large -c 'flock -n large -c true || echo excluded'; flock -n large -c 'echo free again'",
+        );
         assert_eq!(said, "excluded\nfree again\n");
         // A lock on one's own file says nothing about the other user's file of the same name.
         work(&host, uid, "flock -n kept -c 'sleep 0.2'");

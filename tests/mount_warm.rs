@@ -35,7 +35,8 @@ fn read(host: &Host, point: &Path) -> String {
 
 /// What was asked since `before`.
 fn asked(host: &Host, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let more = |(name, count): (String, u64)| (before.get(&name).map_or(count, |before| count - before), name);
+    let more =
+        |(name, count): (String, u64)| (before.get(&name).map_or(count, |before| count - before), name);
     let asked = host.opcodes().into_iter().map(more).filter(|(count, _)| *count > 0);
     asked.map(|(count, name)| (name, count)).collect()
 }
@@ -44,7 +45,8 @@ fn asked(host: &Host, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
 /// of a few passes must do without any READ, and nothing else is ever asked.
 #[track_caller]
 fn assert_asks(host: &Host, expected: &[(&str, u64)], pass: impl Fn(usize)) {
-    let expected: BTreeMap<_, _> = expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    let expected: BTreeMap<_, _> =
+        expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     for attempt in 0..PASSES {
         let before = host.opcodes();
         pass(attempt);
