@@ -227,6 +227,15 @@ fn a_patch_says_all_that_git_can_hold() {
 }
 
 #[test]
+fn a_patch_keeps_bytes_that_are_not_utf8() {
+    let workspace = Workspace::new();
+    workspace.change(
+        r"printf 'caf\351\n\377' > latin; printf 'na\357ve\n' >> src/a.txt; printf '\200' >> src/deep/b.txt",
+    );
+    workspace.assert_patch_says_it_all();
+}
+
+#[test]
 fn renamed_and_replaced_directories_are_followed() {
     for script in [
         "mv src/deep moved",

@@ -161,7 +161,8 @@ fn write_text(names: &(Vec<u8>, Vec<u8>), old: &[u8], new: &[u8], out: &mut dyn 
     out.write_all(&[b"+++ ", names.1.as_slice(), ended(&names.1).as_bytes(), b"\n"].concat())?;
     let (old, new) = (lines(old), lines(new));
     let diff = similar::TextDiff::configure().newline_terminated(true).diff_slices(&old, &new);
-    diff.unified_diff().to_writer(out)
+    // Hunk by hunk: the writer of a whole diff goes by way of text and replaces what is not UTF-8.
+    diff.unified_diff().iter_hunks().try_for_each(|hunk| hunk.to_writer(&mut *out))
 }
 
 /// Lines end at LF alone; a CR is content.

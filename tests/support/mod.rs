@@ -128,7 +128,8 @@ impl Host {
             .unwrap();
         self.daemon = Some(daemon);
         let begin = Instant::now();
-        while !self.ctl(0, &["health"]).status.success() {
+        // Not `health`: what is wrong with a workspace does not keep the daemon from answering.
+        while !self.ctl(0, &["whoami"]).status.success() {
             if let Some(status) = self.daemon.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
@@ -280,6 +281,23 @@ impl Host {
             .env("HOME", "/nonexistent")
             .env("GIT_CONFIG_GLOBAL", "/dev/null");
         run(become_user(&mut command, uid))
+    }
+
+    /// Runs `scorpiod` with this host's configuration and a subcommand; must succeed.
+    #[track_caller]
+    pub fn daemon_command(&self, args: &[&str]) -> Vec<u8> {
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", &PATIENCE.as_secs().to_string(), env!("CARGO_BIN_EXE_scorpiod")]);
+        command.arg("--config").arg(self.path("scorpio.toml")).args(args);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        let output = run(&mut command);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        output.stdout
+    }
+
+    /// Everything mounted below this host's directory.
+    pub fn all_mounts(&self) -> Vec<PathBuf> {
+        mounted_below(self.dir.path(), |_| true)
     }
 
     /// Mount points of workspaces below this host's directory, by mountinfo alone.

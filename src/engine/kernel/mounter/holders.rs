@@ -6,12 +6,16 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use super::protocol::HolderReply;
+use crate::sys::identity::Identity;
 
 /// More names than these help nobody, and an answer must be bounded.
 const MAX_HOLDERS: usize = 32;
@@ -33,11 +37,22 @@ pub(super) fn of(path: &Path) -> Vec<HolderReply> {
         .collect()
 }
 
+/// Looks with the rights of the process's own user: with those of root it would take CAP_SYS_PTRACE, which the service
+/// does not have.
 fn holds(pid: u32, mount: &Path) -> bool {
     let process = PathBuf::from(format!("/proc/{pid}"));
+    let Ok(owned) = fs::metadata(&process) else { return false };
+    let user = Identity { uid: owned.uid(), gid: owned.gid(), groups: Vec::new() };
+    if user.is_root() {
+        return uses(&process, mount);
+    }
+    user.act().is_ok_and(|_acting| uses(&process, mount))
+}
+
+fn uses(process: &Path, mount: &Path) -> bool {
     ["cwd", "root", "exe"].iter().any(|link| leads_below(&process.join(link), mount))
-        || has_open(&process, mount)
-        || has_mapped(&process, mount)
+        || has_open(process, mount)
+        || has_mapped(process, mount)
 }
 
 fn leads_below(link: &Path, mount: &Path) -> bool {
