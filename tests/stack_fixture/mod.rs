@@ -67,7 +67,11 @@ impl Plan {
 }
 
 /// A directory for repositories and a host's state; everything mounted below is unmounted at the end, whatever happened.
-pub struct Ground(tempfile::TempDir);
+pub struct Ground {
+    dir: tempfile::TempDir,
+    /// One at a time: a start detaches every workspace mount of its mount namespace that it does not know.
+    _turn: fs::File,
+}
 
 impl Ground {
     pub fn new() -> Ground {
@@ -75,16 +79,18 @@ impl Ground {
         // ext4 or the like: overlayfs takes no upper on a container's overlay.
         let dir = tempfile::Builder::new().prefix("scorpio-test.").tempdir_in("/var/tmp").unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        Ground(dir)
+        let turn = fs::File::create(std::env::temp_dir().join("scorpio-stack.lock")).unwrap();
+        turn.lock().unwrap();
+        Ground { dir, _turn: turn }
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.dir.path().join(name)
     }
 
     fn mounts(&self) -> Vec<PathBuf> {
         let entries = mountinfo::read(Whose::Own).unwrap().into_iter();
-        entries.map(|entry| entry.mount_point).filter(|path| path.starts_with(self.0.path())).collect()
+        entries.map(|entry| entry.mount_point).filter(|path| path.starts_with(self.dir.path())).collect()
     }
 }
 
@@ -154,9 +160,13 @@ impl Stack {
         self.antares.create(&owner, request).await.unwrap()
     }
 
-    /// Messages read from all FUSE devices so far.
-    pub fn requests(&self) -> u64 {
-        self.engine.sessions().iter().map(|session| session.stats.reads).sum()
+    /// Messages read from all FUSE devices so far, by opcode.
+    pub fn requests(&self) -> BTreeMap<&'static str, u64> {
+        let mut requests = BTreeMap::new();
+        for (name, count) in self.engine.sessions().into_iter().flat_map(|session| session.stats.by_opcode) {
+            *requests.entry(name).or_default() += count;
+        }
+        requests
     }
 
     /// Questions that wait for an origin now.
