@@ -8,7 +8,8 @@
 //!
 //! - `abi`: numbers and structures; `decode`, `encode`, `listing`: bytes to requests, answers to bytes;
 //! - `policy`: what is done with each opcode; `init`: the handshake and its record; all pure;
-//! - `park`: the questions that wait; `asker`: whom they are accounted to; `counters` and `throttle`: what is told;
+//! - `park`: the questions that wait; `asker`: whom they are accounted to; `repeat`: those that need not wait again;
+//! - `counters` and `throttle`: what is told;
 //! - `device`, `worker`, `session`: the descriptor, the threads on it, their owner.
 //!
 //! A session is stateless: node ids are permanent, handles are 0, FORGET and RELEASE mean nothing. So whoever holds
@@ -24,6 +25,7 @@ mod init;
 mod listing;
 mod park;
 mod policy;
+mod repeat;
 mod session;
 mod throttle;
 mod worker;

@@ -241,6 +241,10 @@ async fn a_work_tree_conforms_loose_and_after_gc_under_an_open_origin() {
     conforms(&case).await;
     git(&repository, &["repack", "-q", "-a", "-d", "-f", "--depth=3"]);
     conforms(&case).await;
+    // What old versions and other programs write: the first index format, and bases named by id.
+    let old = ["-c", "pack.indexVersion=1", "-c", "repack.useDeltaBaseOffset=false"];
+    git(&repository, &[&old[..], &["repack", "-q", "-a", "-d", "-f", "--depth=250"]].concat());
+    conforms(&case).await;
     let by_git_dir = Case { origin: opened(&repository.join(".git")), ..case };
     conforms(&by_git_dir).await;
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use origin_fixture::{
-    Objects, build, git, git_with_input, is_root, myself, name, nobody, oid, open_dir, want, wants,
+    Objects, assert_root, build, git, git_with_input, myself, name, nobody, oid, open_dir, want, wants,
 };
 use scorpio::{
     origin::{
@@ -75,9 +75,7 @@ fn is_unreachable(error: &FetchError) -> bool {
 
 #[tokio::test]
 async fn what_the_reader_may_not_read_is_denied_though_root_may() {
-    if !is_root() {
-        return; // only root can read as others
-    }
+    assert_root();
     let dir = open_dir();
     let (secret, own) = (dir.path().join("secret"), dir.path().join("own"));
     let hidden = small(&secret, "hidden\n");
@@ -109,9 +107,7 @@ async fn what_the_reader_may_not_read_is_denied_though_root_may() {
 
 #[tokio::test]
 async fn a_pack_that_may_not_be_read_makes_nothing_absent() {
-    if !is_root() {
-        return; // only root can read as others
-    }
+    assert_root();
     let dir = open_dir();
     let repository = dir.path().join("repo");
     let packed = small(&repository, "packed\n");
@@ -311,7 +307,7 @@ async fn damaged_packs_fail_object_by_object() {
         let file = file.into_iter().find(|path| path.extension().unwrap() == extension).unwrap();
         let good = fs::read(&file).unwrap();
         let replace = |bytes: &[u8]| {
-            // As a new file: what is mapped is never written to.
+            // As a new file: what is open is never written to.
             let beside = file.with_extension("new");
             fs::write(&beside, bytes).unwrap();
             fs::rename(&beside, &file).unwrap();
@@ -381,9 +377,7 @@ impl Drop for Hanging {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_on_a_hanging_file_system_stops_nobody_else_and_comes_back() {
-    if !is_root() {
-        return; // only root can mount
-    }
+    assert_root();
     let dir = tempfile::tempdir().unwrap();
     let (hung, well) = (dir.path().join("hung"), dir.path().join("well"));
     let (in_hung, in_well) = (small(&hung, "hung\n"), small(&well, "well\n"));
@@ -418,9 +412,7 @@ async fn a_repository_on_a_hanging_file_system_stops_nobody_else_and_comes_back(
 #[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_a_hanging_origin_has_room_for_are_refused_at_once() {
     use futures_util::{FutureExt as _, future::join_all};
-    if !is_root() {
-        return; // only root can mount
-    }
+    assert_root();
     let dir = tempfile::tempdir().unwrap();
     let repository = dir.path().join("repo");
     let blob_oid = small(&repository, "x\n");
@@ -470,4 +462,91 @@ async fn a_size_is_told_without_reading_the_blob() {
     let origin = open(&path);
     assert_eq!(size(&origin, giant).await, Ok(256 << 20));
     assert!(matches!(blob(&origin, giant).await, Err(FetchError::Mismatch { .. })));
+}
+
+/// The files of the one pack of a repository.
+fn pack_files(repository: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(repository.join(".git/objects/pack")).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| ["pack", "idx"].iter().any(|wanted| file.extension().is_some_and(|e| e == *wanted)));
+    assert_eq!(files.len(), 2, "{files:?}");
+    files
+}
+
+/// A process of the repository's owner that cuts `file` short and fills it again, in place and for ever.
+struct Cutter(std::process::Child);
+
+impl Cutter {
+    fn start(file: &Path, uid: u32) -> Cutter {
+        use std::os::unix::process::CommandExt as _;
+        let whole = file.with_extension("whole");
+        fs::copy(file, &whole).unwrap();
+        chmod(file, 0o600);
+        let script = "while :; do truncate -s 4096 \"$0\"; truncate -s 0 \"$0\"; cat \"$1\" > \"$0\"; done";
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", script]).args([file, &whole]).uid(uid).gid(uid).process_group(0);
+        Cutter(shell.spawn().unwrap())
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        use nix::sys::signal::{Signal, killpg};
+        let group = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        killpg(group, Signal::SIGKILL).unwrap();
+        self.0.wait().unwrap();
+        // Until the one that it had started, and that may be in the middle of writing, is gone too.
+        while killpg(group, None).is_ok() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_who_cuts_a_pack_short_while_it_is_read_harms_nobody() {
+    const OWNER: u32 = 61_001;
+    assert_root();
+    let dir = open_dir();
+    let path = dir.path().join("repo");
+    build(&path);
+    git(&path, &["gc", "-q", "--prune=now"]);
+    let objects = Objects::of(&path);
+    let blobs: Vec<Oid> = objects.blobs.keys().copied().step_by(40).collect();
+    let owner = format!("{OWNER}:{OWNER}");
+    let given = std::process::Command::new("chown").args(["-R", &owner]).arg(&path).status().unwrap();
+    assert!(given.success());
+    for file in pack_files(&path) {
+        let origin = open_as(&path, Identity { uid: OWNER, gid: OWNER, groups: Vec::new() });
+        let warm = origin.blobs(&wants(&blobs)).await;
+        assert!(warm.iter().all(Result::is_ok), "the files are open and were read");
+        let cutter = Cutter::start(&file, OWNER);
+        let (mut right, mut failed) = (0, 0);
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        // Each kind often enough that a mapping would have been met at its end many times.
+        while right < 20 || failed < 500 {
+            assert!(std::time::Instant::now() < end, "{}: {right} right, {failed} failed", file.display());
+            let sizes = origin.sizes(&wants(&blobs)).await;
+            for ((oid, answer), size) in blobs.iter().zip(origin.blobs(&wants(&blobs)).await).zip(sizes) {
+                match answer {
+                    Ok(blob) if blob == objects.blobs[oid] => right += 1,
+                    // Zeros where the file was filled again meanwhile: the store would see that by the id.
+                    Ok(_) => {}
+                    Err(FetchError::Mismatch { .. } | FetchError::Absent { .. }) => failed += 1,
+                    Err(error) => {
+                        assert!(is_unreachable(&error), "{error}");
+                        failed += 1;
+                    }
+                }
+                drop(size);
+            }
+        }
+        drop(cutter);
+        fs::copy(file.with_extension("whole"), &file).unwrap();
+        let answers = origin.blobs(&wants(&blobs)).await;
+        assert!(
+            blobs.iter().zip(answers).all(|(oid, blob)| blob.is_ok_and(|blob| blob == objects.blobs[oid])),
+            "{}: whole again",
+            file.display()
+        );
+    }
 }

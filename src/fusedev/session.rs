@@ -20,6 +20,7 @@ use super::{
     encode::{Reply, Ttl},
     init::negotiate,
     park::Park,
+    repeat::Repeats,
     throttle::Throttle,
     worker::{self, Shared},
 };
@@ -137,6 +138,7 @@ impl Shared {
             device: Device::new(device).map_err(failed("setting it up"))?,
             fs,
             park: Park::new(limits.parked, limits.parked_per_user),
+            repeats: Repeats::default(),
             counters: Counters::new(),
             ttl: Ttl::new(limits.entry_ttl),
             deadline: limits.deadline,

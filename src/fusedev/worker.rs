@@ -21,6 +21,7 @@ use super::{
     encode::{self, Reply, Shape, Ttl},
     park::{Park, Refusal},
     policy::{self, Policy},
+    repeat::Repeats,
     throttle::Throttle,
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) device: Device,
     pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) park: Park,
+    pub(crate) repeats: Repeats,
     pub(crate) counters: Counters,
     pub(crate) ttl: Ttl,
     pub(crate) deadline: Duration,
@@ -130,6 +132,11 @@ impl Shared {
     }
 
     fn let_wait(self: &Arc<Shared>, header: InHeader, shape: Shape, answer: BoxFuture<'static, Answer>) {
+        if matches!(shape, Shape::Read { .. })
+            && self.repeats.is_one(header.nodeid, header.pid, Instant::now())
+        {
+            return self.refuse(&header, &"it is asked again right after it had waited in vain");
+        }
         match self.park.admit(header.unique, User::of(&header)) {
             Ok(()) => {
                 let seat = Seat { shared: Arc::downgrade(self), header };
@@ -182,8 +189,12 @@ struct Seat {
 
 impl Seat {
     async fn wait(self, deadline: Duration, shape: Shape, answer: BoxFuture<'static, Answer>) {
+        let begin = Instant::now();
         let answer = tokio::time::timeout(deadline, answer).await;
         let Some(shared) = self.take() else { return };
+        if matches!((shape, &answer), (Shape::Read { .. }, Err(_) | Ok(Answer::Errno(_)))) {
+            shared.repeats.note(self.header.nodeid, self.header.pid, begin.elapsed(), Instant::now());
+        }
         match answer {
             Ok(answer) => shared.pass_on(&self.header, shape, answer),
             Err(_) => shared.refuse(&self.header, &format_args!("no answer within {deadline:?}")),

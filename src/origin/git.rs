@@ -3,7 +3,8 @@
 //! - [`error`]: [`OpenError`], and how failures look from outside
 //! - [`layout`]: where the parts of a repository are, and its format
 //! - [`files`]: reading small files of a hostile owner
-//! - [`shelf`]: packs, mapped once and compared with the disk
+//! - [`shelf`]: packs, opened once and compared with the disk
+//! - [`index`], [`pack`], [`delta`]: what is in a pack and where
 //! - [`loose`]: loose objects
 //! - [`reader`]: finding and reading objects in all of these
 //! - [`refs`], [`revision`], [`resolve`]: from a name to a commit to a directory
@@ -14,14 +15,20 @@
 //! read with the rights of one user, by threads that have no other rights. Nothing in it is executed or obeyed: no hooks,
 //! no includes, no replacement or grafted objects.
 //!
-//! Pack decoding is `gix`'s. Its object store is not used: it takes an unreadable pack for an absent one and waits in
-//! a loop for a thread that hangs on one, and its reference store reads whatever file stands in a name's place.
+//! No file of a repository is mapped: its owner may cut one short while it is read, and the kernel answers an access
+//! behind the new end with SIGBUS, which would end the daemon and every user's mount with it. So packs are read by
+//! `pread`, which fails instead, and `gix`, whose packs are mappings, gives the formats only: entry headers, inflating,
+//! commits and tags. Its object store also takes an unreadable pack for an absent one and waits in a loop for a thread
+//! that hangs on one, and its reference store reads whatever file stands in a name's place.
 
 mod batch;
+mod delta;
 mod error;
 mod files;
+mod index;
 mod layout;
 mod loose;
+mod pack;
 mod pool;
 mod reader;
 mod refs;
@@ -49,7 +56,7 @@ use crate::{
     types::{Oid, OriginName, RepoPath},
 };
 
-/// Threads per repository: objects are mapped files and processor time, and a host has few origins. Twice as many
+/// Threads per repository: objects are local files and processor time, and a host has few origins. Twice as many
 /// would let one repository on a slow disk take twice as many threads hostage.
 const THREADS: usize = 4;
 /// Jobs waiting in front of them; a request is at most [`THREADS`] jobs.

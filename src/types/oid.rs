@@ -41,6 +41,12 @@ impl Oid {
         0xee, 0x49, 0x04,
     ]);
 
+    /// The blob without content: the only one of size 0.
+    pub const EMPTY_BLOB: Oid = Oid([
+        0xe6, 0x9d, 0xe2, 0x9b, 0xb2, 0xd1, 0xd6, 0x43, 0x4b, 0x8b, 0x29, 0xae, 0x77, 0x5a, 0xd8, 0xc2, 0xe4,
+        0x8c, 0x53, 0x91,
+    ]);
+
     /// An id from its raw bytes.
     pub const fn from_bytes(bytes: [u8; Oid::LEN]) -> Oid {
         Oid(bytes)
@@ -144,7 +150,8 @@ mod tests {
     #[test]
     fn ids_are_gits() {
         let empty_blob = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391";
-        assert_eq!(Oid::of(ObjectKind::Blob, b"").unwrap().to_string(), empty_blob);
+        assert_eq!(Oid::of(ObjectKind::Blob, b"").unwrap(), Oid::EMPTY_BLOB);
+        assert_eq!(Oid::EMPTY_BLOB.to_string(), empty_blob);
         assert_eq!(Oid::of(ObjectKind::Tree, b"").unwrap(), Oid::EMPTY_TREE);
         assert_eq!(empty_blob.to_uppercase().parse::<Oid>().unwrap().to_string(), empty_blob);
     }

@@ -91,8 +91,10 @@ pub fn nobody() -> Identity {
     Identity { uid: 65_534, gid: 65_534, groups: Vec::new() }
 }
 
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+/// Fails unless this is root, who alone can mount, and read as others.
+#[track_caller]
+pub fn assert_root() {
+    assert!(nix::unistd::geteuid().is_root(), "this test mounts or reads as others: run it as root");
 }
 
 /// A temporary directory that other accounts may enter.

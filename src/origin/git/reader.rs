@@ -12,16 +12,13 @@ use std::{
     },
 };
 
-use gix::{
-    objs::Kind,
-    odb::pack::{cache::lru::MemoryCappedHashmap, data::decode},
-    zlib::Inflate,
-};
+use gix::objs::Kind;
 
 use super::{
     error::{OpenError, ReadError},
     layout::Layout,
     loose,
+    pack::Unpacker,
     shelf::{Freshness, ObjectDir, Pack, Shelf},
 };
 use crate::types::{Oid, OriginName};
@@ -30,11 +27,6 @@ use crate::types::{Oid, OriginName};
 const BLOB_MAX: u64 = 1024 * 1024 * 1024;
 /// Largest tree, commit or tag: a tree of this size would have a million entries and more.
 const OTHER_MAX: u64 = 128 * 1024 * 1024;
-/// Memory for decoding one packed object: a chain of deltas needs base and result at once, and the deltas.
-pub(super) const DECODE_MAX: usize = 5 << 29; // 2.5 GiB
-/// Decoded bases of deltas kept per thread. Chains in real packs overlap, trees above all; with 8 MiB reading all trees of
-/// a repository decodes each base about once.
-const BASES_KEPT: usize = 8 * 1024 * 1024;
 
 /// Largest object of `kind` that is read.
 pub(super) fn object_max(kind: Kind) -> u64 {
@@ -58,8 +50,7 @@ pub(super) struct View {
 /// One thread's means to read a repository.
 pub(super) struct Reader {
     repository: Arc<Repository>,
-    inflate: Inflate,
-    bases: MemoryCappedHashmap,
+    unpacker: Unpacker,
 }
 
 const UNKNOWN: u8 = 0;
@@ -123,7 +114,7 @@ impl View {
 impl Reader {
     /// A reader of `repository`.
     pub(super) fn new(repository: Arc<Repository>) -> Reader {
-        Reader { repository, inflate: Inflate::default(), bases: MemoryCappedHashmap::new(BASES_KEPT) }
+        Reader { repository, unpacker: Unpacker::new() }
     }
 
     /// The repository as it is now.
@@ -151,7 +142,12 @@ impl Reader {
     /// Kind and body of the object.
     pub(super) fn object(&mut self, view: &mut View, oid: Oid) -> Result<(Kind, Vec<u8>), ReadError> {
         self.looking_again(view, |reader, view| {
-            search(view, oid, |pack, entry| reader.packed_object(pack, entry), |dir| loose::object(dir, oid))
+            search(
+                view,
+                oid,
+                |pack, offset| reader.packed_object(pack, offset),
+                |dir| loose::object(dir, oid),
+            )
         })
     }
 
@@ -165,19 +161,20 @@ impl Reader {
     /// Kind and size of the object, from its header alone.
     pub(super) fn header(&mut self, view: &mut View, oid: Oid) -> Result<(Kind, u64), ReadError> {
         self.looking_again(view, |reader, view| {
-            search(view, oid, |pack, entry| reader.packed_header(pack, entry), |dir| loose::header(dir, oid))
+            search(
+                view,
+                oid,
+                |pack, offset| reader.packed_header(pack, offset),
+                |dir| loose::header(dir, oid),
+            )
         })
     }
 
     /// Ids of all objects that begin with the hexadecimal digits `prefix`, up to `max` and one more.
     pub(super) fn with_prefix(&self, view: &View, prefix: &str, max: usize) -> Result<Vec<Oid>, ReadError> {
-        let Ok(wanted) = gix::hash::Prefix::from_hex(prefix) else { return Ok(Vec::new()) };
         let mut found = std::collections::BTreeSet::new();
         for pack in view.packs() {
-            let mut range = 0..0;
-            pack.index.lookup_prefix(wanted, Some(&mut range));
-            let oids = range.map(|entry| pack.index.oid_at_index(entry));
-            found.extend(oids.filter_map(|oid| Oid::from_slice(oid.as_bytes())).take(max + 1));
+            found.extend(pack.index.with_prefix(prefix, max + 1)?);
         }
         for dir in &view.dirs {
             found.extend(loose::with_prefix(&dir.path, prefix)?);
@@ -207,37 +204,19 @@ impl Reader {
         }
     }
 
-    fn packed_object(&mut self, pack: &Pack, entry: u32) -> Result<(Kind, Vec<u8>), ReadError> {
-        let (kind, size) = self.packed_header(pack, entry)?;
+    fn packed_object(&mut self, pack: &Pack, offset: u64) -> Result<(Kind, Vec<u8>), ReadError> {
+        let (kind, size) = self.packed_header(pack, offset)?;
         let max = object_max(kind);
         if size > max {
             return Err(ReadError::Damaged(format!(
                 "it is a {kind} of {size} bytes; at most {max} are read"
             )));
         }
-        let data = pack.data()?;
-        let at = data.entry(pack.index.pack_offset_at_index(entry)).map_err(damaged)?;
-        let base = |id: &gix::oid, _: &mut Vec<u8>| {
-            let offset = pack.index.lookup(id).map(|entry| pack.index.pack_offset_at_index(entry));
-            offset.map(|offset| data.entry(offset).map(decode::entry::ResolvedBase::InPack)).transpose()
-        };
-        let mut body = Vec::new();
-        let done =
-            data.decode_entry(at, &mut body, &mut self.inflate, &base, &mut self.bases).map_err(damaged)?;
-        // Undoing deltas leaves room for two objects behind one.
-        body.shrink_to_fit();
-        Ok((done.kind, body))
+        self.unpacker.object(pack, offset)
     }
 
-    fn packed_header(&mut self, pack: &Pack, entry: u32) -> Result<(Kind, u64), ReadError> {
-        let data = pack.data()?;
-        let at = data.entry(pack.index.pack_offset_at_index(entry)).map_err(damaged)?;
-        let base = |id: &gix::oid| {
-            let offset = pack.index.lookup(id).map(|entry| pack.index.pack_offset_at_index(entry));
-            offset.map(|offset| data.entry(offset).map(decode::header::ResolvedBase::InPack)).transpose()
-        };
-        let header = data.decode_header(at, &mut self.inflate, &base).map_err(damaged)?;
-        Ok((header.kind, header.object_size))
+    fn packed_header(&mut self, pack: &Pack, offset: u64) -> Result<(Kind, u64), ReadError> {
+        self.unpacker.header(pack, offset)
     }
 }
 
@@ -245,12 +224,11 @@ impl Reader {
 fn search<T>(
     view: &View,
     oid: Oid,
-    mut packed: impl FnMut(&Pack, u32) -> Result<T, ReadError>,
+    mut packed: impl FnMut(&Pack, u64) -> Result<T, ReadError>,
     mut loose: impl FnMut(&Path) -> Result<Option<T>, ReadError>,
 ) -> Result<T, ReadError> {
-    let id = gix::ObjectId::Sha1(*oid.as_bytes());
-    let in_packs = view.packs().filter_map(|pack| Some((pack, pack.index.lookup(id)?)));
-    let answers = in_packs.map(|(pack, entry)| packed(pack, entry));
+    let places = view.packs().filter_map(|pack| Some((pack, pack.find(oid).transpose()?)));
+    let answers = places.map(|(pack, offset)| packed(pack, offset?));
     let mut failed = None;
     for answer in answers {
         match answer {
@@ -274,9 +252,4 @@ fn expect(wanted: Kind, found: Kind) -> Result<(), ReadError> {
         return Ok(());
     }
     Err(ReadError::Damaged(format!("it is a {found}, not a {wanted}")))
-}
-
-#[allow(clippy::needless_pass_by_value)] // the shape `map_err` wants
-fn damaged(error: gix::Error) -> ReadError {
-    ReadError::Damaged(format!("its pack is damaged: {error}"))
 }

@@ -1,6 +1,6 @@
-//! [`Shelf`]: the packs of a repository, mapped once and shared by all threads that read it.
+//! [`Shelf`]: the packs of a repository, opened once and shared by all threads that read it.
 //!
-//! Packs are immutable and named by what is in them, so a mapped pack is good as long as it is listed. What is listed
+//! Packs are immutable and named by what is in them, so an open pack is good as long as it is listed. What is listed
 //! changes (`git gc`, a fetch, another repository put in its place), and is compared with the disk by the stamp of the
 //! `pack` directory before each piece of work, and once more before anything is called absent.
 
@@ -16,16 +16,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gix::{hash::Kind as HashKind, odb::pack};
-
 use super::{
     error::{OpenError, ReadError},
     files::open_regular,
-    reader::DECODE_MAX,
+    index::Index,
+    pack::Data,
 };
+use crate::types::Oid;
 
-/// Packs of one object directory. `git gc` keeps them below 50; the kernel gives a process 65,530 mappings by default,
-/// and a pack takes two.
+/// Packs of one object directory. `git gc` keeps them below 50; a pack takes two descriptors, of which the service has
+/// half a million for everything.
 const PACKS_MAX: usize = 4096;
 /// A directory that changed less than this ago may change again without a new stamp: file systems keep times in ticks,
 /// the coarsest in two seconds.
@@ -40,7 +40,7 @@ pub(super) enum Freshness {
     Certain,
 }
 
-/// All mapped packs, by object directory.
+/// All open packs, by object directory.
 #[derive(Default)]
 pub(super) struct Shelf {
     dirs: Mutex<HashMap<PathBuf, Arc<ObjectDir>>>,
@@ -57,12 +57,12 @@ pub(super) struct ObjectDir {
     settled: bool,
 }
 
-/// A pack whose index is mapped; its data is mapped when the first object is read from it.
+/// A pack whose index is open; its data is opened when the first object is read from it.
 pub(super) struct Pack {
-    pub(super) index: pack::index::File,
+    pub(super) index: Index,
     key: PackKey,
     number: u32,
-    data: OnceLock<pack::data::File>,
+    data: OnceLock<Data>,
 }
 
 /// What tells two states of a directory apart.
@@ -87,7 +87,7 @@ struct PackKey {
 }
 
 impl Shelf {
-    /// The object directories `dirs` as they are now; whatever else was mapped is let go.
+    /// The object directories `dirs` as they are now; whatever else was open is let go.
     pub(super) fn view(&self, dirs: &[PathBuf], freshness: Freshness) -> Vec<Arc<ObjectDir>> {
         let mut known = self.dirs.lock().unwrap_or_else(PoisonError::into_inner);
         let viewed: Vec<_> = dirs.iter().map(|path| self.current(&known, path, freshness)).collect();
@@ -147,33 +147,32 @@ impl Shelf {
         if let Some(pack) = former.get(key.index.as_path()).filter(|pack| pack.key == key) {
             return Ok(Arc::clone(pack));
         }
-        open_regular(&key.index)?;
+        let file = open_regular(&key.index)?;
         // An index without its pack is what an interrupted deletion leaves.
         fs::metadata(key.index.with_extension("pack"))
             .map_err(|error| OpenError::from_io(&key.index.with_extension("pack"), &error))?;
-        let index = pack::index::File::at(&key.index, HashKind::Sha1).map_err(|error| {
-            OpenError::unreadable(&key.index, format!("the pack index is damaged: {error}"))
-        })?;
+        let index = Index::open(&key.index, file)?;
         let number = self.next_pack.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Pack { index, key, number, data: OnceLock::new() }))
     }
 }
 
 impl Pack {
-    /// The pack's data, mapped.
-    pub(super) fn data(&self) -> Result<&pack::data::File, ReadError> {
+    /// The pack's data.
+    pub(super) fn data(&self) -> Result<&Data, ReadError> {
         if let Some(data) = self.data.get() {
             return Ok(data);
         }
         let path = self.key.index.with_extension("pack");
-        open_regular(&path)?;
-        let data = pack::data::File::at(&path, HashKind::Sha1)
-            .map_err(|error| OpenError::unreadable(&path, format!("the pack is damaged: {error}")))?;
-        let mut data = data.with_alloc_limit_bytes(Some(DECODE_MAX));
-        // The cache of decoded entries knows packs by this number alone; the default is a checksum of the path, which
-        // another pack may share or inherit.
-        data.id = self.number;
+        let file = open_regular(&path)?;
+        let data = Data::open(&path, file, self.number)?;
         Ok(self.data.get_or_init(|| data))
+    }
+
+    /// Where the object is in the pack's data, if it is in this pack.
+    pub(super) fn find(&self, oid: Oid) -> Result<Option<u64>, ReadError> {
+        let entry = self.index.find(oid)?;
+        Ok(entry.map(|entry| self.index.offset(entry)).transpose()?)
     }
 }
 
