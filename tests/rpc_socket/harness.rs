@@ -224,7 +224,7 @@ impl Gauges for NoGauges {
         vec![]
     }
     fn origins(&self) -> BTreeMap<OriginName, FetchStats> {
-        let stats = FetchStats { fetched: 3, bytes: 9, failed: 1 };
+        let stats = FetchStats { fetched: 3, sizes: 2, bytes: 9, failed: 1 };
         ["open", "closed"].into_iter().map(|name| (name.parse().unwrap(), stats)).collect()
     }
     fn cache(&self) -> Result<CacheStats, String> {
