@@ -16,7 +16,7 @@ use super::{
     table::{Entry, random_id},
     tasks::{self, Driver, Patience},
 };
-use crate::{dicfuse::Root, sys::identity::Identity, types::WorkspaceId};
+use crate::{dicfuse::Root, sys::identity::Identity, telemetry::event, types::WorkspaceId};
 
 /// Random ids that are tried: with 60 random bits even a second one is never needed.
 const ID_ATTEMPTS: usize = 8;
@@ -76,7 +76,7 @@ async fn drive_creation(
     let workspace = inner.view(&core, None);
     set_deadline(inner, &entry, workspace.options.ttl);
     if driver.hand_over(Ok(workspace)).await {
-        tell_mounted(&core.record, "created");
+        tell_mounted(&core.record, event::MOUNTED, "created and mounted");
         *guard = Some(core);
         return;
     }
@@ -193,7 +193,7 @@ pub(super) async fn mount(inner: Arc<Inner>, scope: Scope, id: WorkspaceId, at: 
         return Err(error);
     }
     renew_deadline(&inner, &entry, core).await;
-    tell_mounted(&core.record, "mounted");
+    tell_mounted(&core.record, event::MOUNTED, "mounted");
     Ok(inner.view(core, None))
 }
 
@@ -231,7 +231,7 @@ pub(super) async fn unmount(
     }
     inner.perform(&entry, core, Input::Unmount { lazy }, &mut inner.patience()).await?;
     tracing::info!(
-        scorpio_workspace = %id, scorpio_uid = core.record.owner.uid,
+        message_id = event::UNMOUNTED, scorpio_workspace = %id, scorpio_uid = core.record.owner.uid,
         scorpio_mount = %core.record.mount_point.display(), lazy, "unmounted"
     );
     bury_if_gone(&inner, held);
@@ -251,7 +251,7 @@ pub(super) async fn remove(
     let core = held.core();
     inner.perform(&entry, core, Input::Remove { discard, lazy }, &mut inner.patience()).await?;
     tracing::info!(
-        scorpio_workspace = %id, scorpio_uid = core.record.owner.uid,
+        message_id = event::REMOVED, scorpio_workspace = %id, scorpio_uid = core.record.owner.uid,
         scorpio_mount = %core.record.mount_point.display(), discard, lazy, "removed"
     );
     bury_if_gone(&inner, held);
@@ -287,9 +287,9 @@ pub(super) fn set_deadline(inner: &Inner, entry: &Entry, after: Option<Duration>
 }
 
 /// The operator's line about a workspace that has come up.
-pub(super) fn tell_mounted(record: &Record, what: &str) {
+pub(super) fn tell_mounted(record: &Record, class: &str, what: &str) {
     tracing::info!(
-        scorpio_workspace = %record.id, scorpio_uid = record.owner.uid,
+        message_id = class, scorpio_workspace = %record.id, scorpio_uid = record.owner.uid,
         scorpio_mount = %record.mount_point.display(), scorpio_origin = %record.origin,
         commit = %record.snapshot.commit, "{what}"
     );

@@ -19,7 +19,7 @@ use super::{
     state::{Input, Phase},
     table::Entry,
 };
-use crate::{engine::LiveMount, types::WorkspaceId};
+use crate::{engine::LiveMount, telemetry::event, types::WorkspaceId};
 
 /// Workspaces brought up at once: enough to hide each other's waits, few enough not to storm the origin.
 const AT_ONCE: usize = 16;
@@ -171,7 +171,7 @@ fn tell_orphan(inner: &Inner, id: &WorkspaceId, reason: &str, record: &FoundReco
         _ => None,
     };
     tracing::warn!(
-        scorpio_workspace = %id, scorpio_uid = uid, path = %inner.disk.upper_path(id).display(), reason,
+        message_id = event::ORPHAN_FOUND, scorpio_workspace = %id, scorpio_uid = uid, path = %inner.disk.upper_path(id).display(), reason,
         "an orphan: kept, not mounted, to be adopted or discarded"
     );
 }
@@ -220,7 +220,7 @@ async fn keep(inner: &Inner, entry: &Entry, core: &mut Core, mount_id: u64) {
         }
     }
     inner.announce(entry, core, None);
-    life::tell_mounted(&core.record, "still mounted");
+    life::tell_mounted(&core.record, event::RECOVERED, "still mounted");
 }
 
 async fn rest(inner: &Inner, entry: &Entry, core: &mut Core) {
@@ -252,7 +252,7 @@ async fn undo(inner: &Inner, entry: &Entry, core: &mut Core) {
 async fn bring_up(inner: &Inner, entry: &Entry, core: &mut Core) {
     let before = core.record.stood.clone();
     match try_up(inner, entry, core).await {
-        Ok(()) => life::tell_mounted(&core.record, "recovered"),
+        Ok(()) => life::tell_mounted(&core.record, event::RECOVERED, "mounted again"),
         Err(error) => {
             core.record.stood = before;
             let to = fallen(&error);
@@ -263,7 +263,9 @@ async fn bring_up(inner: &Inner, entry: &Entry, core: &mut Core) {
                 core.stale = true;
                 inner.announce(entry, core, None);
             }
+            let displaced = matches!(core.record.phase, Phase::Displaced { .. });
             tracing::warn!(
+                message_id = if displaced { event::DISPLACED } else { event::MOUNT_FAILED },
                 scorpio_workspace = %entry.id, scorpio_uid = core.record.owner.uid,
                 scorpio_mount = %core.record.mount_point.display(), state = core.record.phase.word(), %error,
                 "not mounted; its upper is kept"

@@ -29,6 +29,8 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
+use crate::telemetry::event;
+
 use super::{CacheError, CacheOptions, database::Database, record::SCHEMA};
 
 /// How long a check may take: a database that takes longer costs more to check than to fetch again, and the service
@@ -91,7 +93,7 @@ pub(super) fn open(options: &CacheOptions) -> Result<Opened, CacheError> {
 }
 
 fn throw_away(dir: &Path, reason: &str) -> Result<(), CacheError> {
-    tracing::warn!(path = %dir.display(), reason, "the object cache is thrown away and filled anew");
+    tracing::warn!(message_id = event::CACHE_DISCARDED, path = %dir.display(), reason, "the object cache is thrown away and filled anew");
     discard(dir)
 }
 

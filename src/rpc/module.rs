@@ -23,6 +23,7 @@ use crate::{
     api::{ErrorKind, method},
     auth::{Action, Caller, Refusal},
     sys::{identity::Identity, peer::Place},
+    telemetry::event,
     types::{OriginName, WorkspaceId},
 };
 
@@ -173,10 +174,13 @@ fn log(failure: &Failure, duration_us: u64) {
     let explained = failure.explain();
     match (&failure, explained.kind) {
         (Failure::Refused { action, refusal: Refusal::Unavailable { .. } }, _) => {
-            tracing::warn!(action = action.polkit_id(), "refused: {failure}");
+            tracing::warn!(message_id = event::REFUSED, action = action.polkit_id(), "refused: {failure}");
         }
         (Failure::Refused { action, .. }, _) => {
-            tracing::info!(action = action.polkit_id(), "refused: {failure}");
+            tracing::info!(message_id = event::REFUSED, action = action.polkit_id(), "refused: {failure}");
+        }
+        (_, ErrorKind::LimitReached) => {
+            tracing::info!(message_id = event::LIMIT_REACHED, "refused: {failure}");
         }
         (_, ErrorKind::Internal) => tracing::warn!(duration_us, "failed: {failure}"),
         _ => tracing::debug!(duration_us, kind = ?explained.kind, "failed: {failure}"),
@@ -236,6 +240,7 @@ impl Host {
             Ok(()) => Ok(Scope::Everybody),
             Err(failure) => {
                 tracing::info!(
+                    message_id = event::REFUSED,
                     scorpio_workspace = %id,
                     action = Action::ManageOthers.polkit_id(),
                     "refused as if there were no such workspace: {failure}"

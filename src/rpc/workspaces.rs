@@ -15,6 +15,7 @@ use crate::{
     },
     auth::Action,
     sys::identity::Identity,
+    telemetry::event,
 };
 
 /// Workspaces in a page unless asked otherwise.
@@ -36,12 +37,6 @@ pub(super) async fn create(
     let made = host.services.workspaces.create(call.identity(), request).await;
     waited_for.until_done = true;
     let made = made?;
-    tracing::info!(
-        scorpio_workspace = %made.id,
-        scorpio_origin = %made.origin,
-        path = %made.mount_point.display(),
-        "workspace made"
-    );
     Ok(show(&host, made).await)
 }
 
@@ -62,7 +57,7 @@ pub(super) async fn require_origin(host: &Host, owner: &Identity, request: &Crea
     if host.may_mount(owner, &request.origin).await {
         return Ok(());
     }
-    tracing::info!(scorpio_origin = %request.origin, "refused: there is no such origin for this user");
+    tracing::info!(message_id = event::REFUSED, scorpio_origin = %request.origin, "refused: there is no such origin for this user");
     Err(WorkspaceError::NoSuchOrigin(request.origin.clone()).into())
 }
 

@@ -21,7 +21,10 @@ use super::{
     pack::Unpacker,
     shelf::{Freshness, ObjectDir, Pack, Shelf},
 };
-use crate::types::{Oid, OriginName};
+use crate::{
+    telemetry::event,
+    types::{Oid, OriginName},
+};
 
 /// Largest blob that is read: an answer is held in memory as a whole, and each thread may hold one.
 const BLOB_MAX: u64 = 1024 * 1024 * 1024;
@@ -89,8 +92,12 @@ impl Repository {
         }
         let (origin, path) = (self.origin.as_str(), self.path.display());
         match error {
-            Some(error) => tracing::warn!(scorpio_origin = origin, %path, %error, "origin cannot be read"),
-            None => tracing::info!(scorpio_origin = origin, %path, "origin is readable"),
+            Some(error) => tracing::warn!(
+                message_id = event::ORIGIN_FAILED, scorpio_origin = origin, %path, %error, "origin cannot be read"
+            ),
+            None => tracing::info!(
+                message_id = event::ORIGIN_RESTORED, scorpio_origin = origin, %path, "origin is readable"
+            ),
         }
     }
 }
