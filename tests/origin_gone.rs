@@ -17,7 +17,7 @@ use std::{
 };
 
 use origin_fixture::{Objects, git, oid, want};
-use scorpio::{antares::Scope, config::LowerKind, engine::OverlayEngine, origin::faults::Fault};
+use scorpio::{antares::Scope, config::LowerKind, engine::OverlayEngine, origin::faults::Fault, types::Oid};
 use stack_fixture::{ALICE, BOB, Ground, Plan, Running, Stack, says, spawn};
 
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -42,9 +42,9 @@ const INVENTORY: &str = "find . -not -type d -printf '%y %m %s %l %P\\n' | LC_AL
 
 /// Learns trees and sizes, and reads nothing.
 const LOOK: &str =
-    "find cold -name dir -prune -o -printf '%s\\n' > /dev/null; stat -c %s cold/*/known/* > /dev/null";
+    "find cold -name 'dir*' -prune -o -printf '%s\\n' > /dev/null; stat -c %s cold/*/known/* > /dev/null";
 
-/// `warm` and, for each fault, `cold/<fault>/known` and `cold/<fault>/dir`.
+/// `warm` and, for each fault, `cold/<fault>/known` and three directories `cold/<fault>/dir-…`.
 fn make_repository(path: &Path) {
     let write = |name: &str, content: &[u8]| {
         let file = path.join(name);
@@ -63,7 +63,10 @@ fn make_repository(path: &Path) {
         write(&format!("cold/{dir}/known/large"), &noise(dir, 300_000));
         symlink(format!("target-{dir}"), path.join(format!("cold/{dir}/known/link"))).unwrap();
         for n in 0..10 {
-            write(&format!("cold/{dir}/dir/{n}"), format!("{dir} {n}\n").as_bytes());
+            // One for each process that asks: overlayfs lets only one at a time into a directory that it has not listed.
+            for name in ["dir-listed", "dir-found", "dir-missed"] {
+                write(&format!("cold/{dir}/{name}/{n}"), format!("{dir} {name} {n}\n").as_bytes());
+            }
         }
     }
     commit(path);
@@ -85,13 +88,12 @@ fn noise(seed: &str, len: usize) -> Vec<u8> {
 /// Scripts that need something of the origin that is not here.
 fn probes(dir: &str) -> Vec<String> {
     [
-        "ls {}/dir",
-        "stat {}/dir/1",
-        "stat {}/dir/nothing",
+        "ls {}/dir-listed",
+        "stat {}/dir-found/1",
+        "stat {}/dir-missed/nothing",
         "cat {}/known/small",
         "cat {}/known/large",
         "readlink -v {}/known/link",
-        "mv {}/known/small {}/known/moved",
         "printf more >> {}/known/appended",
     ]
     .iter()
@@ -119,9 +121,17 @@ async fn what_is_cached_stays_and_all_else_is_eio_until_the_origin_is_back() {
         for (fault, dir) in FAULTS {
             let context = format!("{lower:?} {fault:?}");
             faults.set(fault);
-            let (requests, asked) = (stack.requests(), faults.asked());
-            assert_eq!(says(ALICE, &at.join("warm"), INVENTORY).await, expected_warm, "{context}");
-            assert_eq!((stack.requests(), faults.asked()), (requests, asked), "{context}: warm asks nobody");
+            let asked = faults.asked();
+            // The kernel may let go of what it has whenever it likes, and another process may tell it to.
+            let mut tries = 0..10;
+            while {
+                let before = stack.requests();
+                assert_eq!(says(ALICE, &at.join("warm"), INVENTORY).await, expected_warm, "{context}");
+                stack.requests() != before
+            } {
+                assert!(tries.next().is_some(), "{context}: the kernel asks every time for what it has");
+            }
+            assert_eq!(faults.asked(), asked, "{context}: the origin is not asked for what is here");
 
             let running = probes(dir).iter().map(|script| spawn(ALICE, &at, script)).collect();
             for ended in end_all(running).await {
@@ -139,7 +149,7 @@ async fn what_is_cached_stays_and_all_else_is_eio_until_the_origin_is_back() {
             faults.set(Fault::None);
             let (cold, truth) = (at.join("cold").join(dir), repository.join("cold").join(dir));
             assert_eq!(says(ALICE, &cold, INVENTORY).await, says(0, &truth, INVENTORY).await, "{context}");
-            let nothing = spawn(ALICE, &cold, "stat dir/nothing").end().await;
+            let nothing = spawn(ALICE, &cold, "stat dir-missed/nothing").end().await;
             assert!(nothing.stderr().contains("No such file"), "{context}: {}", nothing.stderr());
             says(
                 ALICE,
@@ -161,8 +171,9 @@ async fn what_is_cached_stays_and_all_else_is_eio_until_the_origin_is_back() {
 fn assert_cache_is_true(stack: &Stack, objects: &Objects) {
     let mut seen = 0;
     for (oid, body) in &objects.blobs {
+        // The kernel reads nothing of a file that has nothing.
         let cached = stack.store.cached_blob(*oid, 0, u32::MAX).unwrap();
-        assert!(cached.is_some_and(|cached| cached == body), "blob {oid}");
+        assert!(*oid == Oid::EMPTY_BLOB || cached.is_some_and(|cached| cached == body), "blob {oid}");
         assert_eq!(stack.store.cached_size(*oid).unwrap(), Some(body.len() as u64), "blob {oid}");
         seen += 1;
     }
@@ -273,7 +284,9 @@ async fn who_waits_for_a_black_hole_can_be_killed_at_once() {
     let at = stack.mount(ALICE, "ill", "w").await.mount_point;
     says(ALICE, &at, LOOK).await;
     stack.faults("ill").set(Fault::BlackHole);
-    for script in ["cat cold/absent/known/large", "ls cold/absent/dir", "readlink cold/absent/known/link"] {
+    for script in
+        ["cat cold/absent/known/large", "ls cold/absent/dir-listed", "readlink cold/absent/known/link"]
+    {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("cd \"$0\" && exec {script}")]).arg(&at).current_dir("/");
         command.uid(ALICE).gid(ALICE).stdout(Stdio::null()).stderr(Stdio::null());

@@ -2,7 +2,7 @@
 //!
 //! This process serves the mounts, so it must never walk into one: what users do is done by processes of their own,
 //! which are killed when they take too long.
-#![allow(dead_code, missing_docs)] // each test binary uses a part
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test binary uses a part
 
 use std::{
     collections::BTreeMap,

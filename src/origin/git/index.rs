@@ -17,7 +17,7 @@ const MAGIC: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
 /// The table of first bytes: how many ids begin with this byte or a smaller one.
 const FANOUT: usize = 256;
 const FANOUT_BYTES: usize = FANOUT * 4;
-const OID_BYTES: u64 = 20;
+const OID_BYTES: u64 = Oid::LEN as u64;
 /// Checksums of pack and index at the end.
 const TRAILER_BYTES: u64 = 40;
 /// Ids read at once at the end of a search: one page or two of the file. Half of them is one more read, twice as many
@@ -116,7 +116,7 @@ impl Index {
         }
         let mut table = vec![0; rows.len() * usize::from(self.stride())];
         self.read_into(&mut table, self.oid_at(rows.start))?;
-        let ids = table.chunks_exact(usize::from(self.stride())).map(|row| &row[..OID_BYTES as usize]);
+        let ids = table.chunks_exact(usize::from(self.stride())).map(|row| &row[..Oid::LEN]);
         let below = ids.take_while(|id| *id < wanted.as_slice()).count();
         Ok(rows.start + u32::try_from(below).expect("no more than there are rows"))
     }
