@@ -144,7 +144,7 @@ fn print(text: &[u8]) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::Host { action: "write to standard output".to_owned(), source })
 }
 
-fn write_man_pages(dir: &PathBuf) -> Result<(), DaemonError> {
+fn write_man_pages(dir: &Path) -> Result<(), DaemonError> {
     let command = Args::command().mut_subcommand("config", |config| config.disable_help_subcommand(true));
     let failed =
         |source| DaemonError::Host { action: format!("write man pages to {}", dir.display()), source };

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::Path,
 };
 
 use bytes::Bytes;
@@ -83,7 +83,7 @@ pub fn write(
 }
 
 /// The upper at `path`, for reading.
-pub fn open_upper(path: &PathBuf) -> Result<UpperDir, ExportError> {
+pub fn open_upper(path: &Path) -> Result<UpperDir, ExportError> {
     UpperDir::open(path).map_err(|source| ExportError::Read { path: RepoPath::root(), source })
 }
 

@@ -151,7 +151,7 @@ impl Walker<'_> {
             let below = lower.zip(lower_tree.as_deref());
             let path = path.join(name.clone());
             let now = self.now(&path, &name, upper, below)?;
-            self.compare(path, old, now, upper)?;
+            self.compare(&path, old, now, upper)?;
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl Walker<'_> {
         let name = match redirect {
             Some(Redirect::Absolute(path)) => {
                 let path = RepoPath::parse(path).map_err(|_| bad("its redirect is not a path"))?;
-                return self.resolve(path);
+                return self.resolve(&path);
             }
             Some(Redirect::Sibling(sibling)) => {
                 FileName::new(sibling).map_err(|_| bad("its redirect is not a name"))?
@@ -238,7 +238,7 @@ impl Walker<'_> {
         Ok(found.map(|(dir, entry)| (dir.path.join(name), entry.clone())))
     }
 
-    fn resolve(&self, path: RepoPath) -> Result<Option<(RepoPath, TreeEntry)>, ChangesError> {
+    fn resolve(&self, path: &RepoPath) -> Result<Option<(RepoPath, TreeEntry)>, ChangesError> {
         let mut tree = self.base.tree(self.root, &RepoPath::root())?;
         let mut at = RepoPath::root();
         for (depth, name) in path.names().iter().enumerate() {
@@ -257,7 +257,7 @@ impl Walker<'_> {
 
     fn compare(
         &mut self,
-        path: RepoPath,
+        path: &RepoPath,
         old: Option<&TreeEntry>,
         now: Now,
         dir: Option<&UpperDir>,
@@ -284,8 +284,8 @@ impl Walker<'_> {
             (self.take)(&Walked { change, dir })?;
         }
         match inner {
-            Some((upper, lower)) => self.directory(&path, upper.as_ref(), lower.as_ref(), old_tree),
-            None if old_tree.is_some() => self.directory(&path, None, None, old_tree),
+            Some((upper, lower)) => self.directory(path, upper.as_ref(), lower.as_ref(), old_tree),
+            None if old_tree.is_some() => self.directory(path, None, None, old_tree),
             None => Ok(()),
         }
     }

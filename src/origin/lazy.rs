@@ -88,7 +88,7 @@ impl Origin for Lazy {
     }
 
     fn sizes_are_cheap(&self) -> bool {
-        self.origin.get().is_some_and(|origin| origin.sizes_are_cheap())
+        self.origin.get().is_some_and(Origin::sizes_are_cheap)
     }
 }
 

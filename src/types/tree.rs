@@ -69,6 +69,10 @@ pub enum BadTree {
         /// What is wrong with it.
         reason: BadName,
     },
+    /// `.git`, which git itself keeps out of trees: a repository's configuration, brought along by its content, would be
+    /// obeyed by whoever runs git there.
+    #[error("the tree holds `.git`, which no tree may bring along")]
+    DotGit,
     /// One name twice.
     #[error("entry `{name}` stands twice in the tree")]
     Twice {
@@ -173,6 +177,9 @@ fn parse_entry(bytes: &[u8], at: usize) -> Result<(TreeEntry, &[u8]), BadTree> {
     let kind = EntryKind::from_git_mode(mode)
         .ok_or_else(|| BadTree::Mode { name: shown(), mode: mode.escape_ascii().to_string() })?;
     let name = FileName::new(name).map_err(|reason| BadTree::Name { name: shown(), reason })?;
+    if name.as_bytes().eq_ignore_ascii_case(b".git") {
+        return Err(BadTree::DotGit);
+    }
     let oid = Oid::from_slice(id).ok_or_else(malformed)?;
     Ok((TreeEntry { name, kind, oid }, rest))
 }
@@ -198,7 +205,9 @@ mod tests {
 
     #[test]
     fn hostile_trees_are_refused_with_the_reason() {
-        let cases: [(Vec<u8>, &str); 10] = [
+        let cases: [(Vec<u8>, &str); 12] = [
+            (raw(&[("40000", b".git")]), "the tree holds `.git`, which no tree may bring along"),
+            (raw(&[("100644", b".GIT")]), "the tree holds `.git`, which no tree may bring along"),
             (raw(&[("40000", b"..")]), "entry `..` cannot be served: a name is `.` or `..`"),
             (raw(&[("40000", b".")]), "entry `.` cannot be served: a name is `.` or `..`"),
             (raw(&[("100644", b"a/b")]), "entry `a/b` cannot be served: a name contains a slash"),

@@ -89,7 +89,7 @@ journal_tells() {
     id=$(as_alice 'scorpioctl --json info ~/w | jq -r .id')
     script "journalctl -u scorpio SCORPIO_WORKSPACE=$id SCORPIO_UID=1000 -o json --no-pager | jq -e -s 'any(.[]; .MESSAGE | test(\"created\"))'"
     script "journalctl -u scorpio SCORPIO_UID=1001 -o json --no-pager | jq -e -s 'any(.[]; .MESSAGE | test(\"refused\"))'"
-    script "journalctl -u scorpio -x -n 200 --no-pager | grep -q -- '-- Subject:'"
+    script "journalctl -u scorpio -x -n 200 --no-pager | grep -q 'Subject: Scorpio is ready'"
 }
 
 two_users() {

@@ -61,7 +61,7 @@ impl Ledger {
 
     fn take_up(
         &self,
-        workspace: WorkspaceId,
+        workspace: &WorkspaceId,
         foundation: &Foundation,
         session: &Arc<MountedSession>,
         entries: &[MountEntry],
