@@ -65,10 +65,10 @@ fn shape(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
         "cd '{}' && find . -mindepth 1 \\( -type d -printf '%p %y %m\\0' -o -printf '%p %y %m %l %s\\0' \\)",
         at.display()
     );
-    lines(host.try_sh_as(uid, &script))
+    lines(&host.try_sh_as(uid, &script))
 }
 
-fn lines(output: std::process::Output) -> Vec<Vec<u8>> {
+fn lines(output: &std::process::Output) -> Vec<Vec<u8>> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut lines: Vec<_> = output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     lines.sort();
@@ -79,7 +79,7 @@ fn lines(output: std::process::Output) -> Vec<Vec<u8>> {
 fn hashes(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
     let names = host.path("names");
     let script = format!("cd '{}' && shuf -z '{}' | xargs -0 sha256sum -z --", at.display(), names.display());
-    lines(host.try_sh_as(uid, &script))
+    lines(&host.try_sh_as(uid, &script))
 }
 
 /// Both or the first difference.
