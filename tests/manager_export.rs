@@ -2,6 +2,8 @@
 //!
 //! Real overlays over a checkout of a real repository; needs root.
 
+#![allow(clippy::unwrap_used)] // a test that fails panics
+
 use std::{
     collections::BTreeMap,
     fs,

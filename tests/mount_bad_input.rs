@@ -8,6 +8,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use serde_json::{Value, json};
@@ -220,6 +221,72 @@ fn every_bad_mount_point_is_refused(kind: &str) {
 #[test]
 fn every_bad_mount_point_is_refused_on_both_lowers() {
     LOWERS.into_iter().for_each(every_bad_mount_point_is_refused);
+}
+
+/// Ends another thread's loop, also when this one panics.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Attempts to mount while the place is being swapped.
+const SWAPS: usize = 60;
+
+#[test]
+fn a_place_swapped_for_a_symlink_while_the_daemon_looks_leads_nowhere_else() {
+    let host = Host::with_repo("", REPOSITORY);
+    let (alices, bobs) = (host.point(ALICE, "alices"), host.point(BOB, "bobs"));
+    let trap = host.point(ALICE, "trap");
+    host.sh_as(
+        ALICE,
+        &format!(
+            "cd '{0}'; mkdir ws; ln -s '{1}' to-bob; ln -s '{2}' to-trap",
+            alices.display(),
+            bobs.display(),
+            trap.display()
+        ),
+    );
+    let (point, aside) = (alices.join("ws"), alices.join("aside"));
+    let stop = AtomicBool::new(false);
+    let mut mounted = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for link in ["to-bob", "to-trap"].into_iter().cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Fails while something is mounted there, and that is as well.
+                if fs::rename(&point, &aside).is_ok() {
+                    let _ = fs::rename(alices.join(link), &point);
+                    let _ = fs::rename(&point, alices.join(link));
+                    // What was mounted meanwhile is taken away again first.
+                    while !stop.load(Ordering::Relaxed) && fs::rename(&aside, &point).is_err() {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        });
+        let _stop = SetWhenDropped(&stop);
+        for _ in 0..SWAPS {
+            let wanted = json!({"origin": "repo", "mount_point": point});
+            let answer = host.call(ALICE, "workspace.create", &wanted);
+            let kind = answer["error"]["data"]["kind"].as_str().unwrap_or("-").to_owned();
+            let Some(id) = answer["result"]["id"].as_str() else {
+                assert_eq!(kind, "BadMountPoint", "{answer}");
+                continue;
+            };
+            mounted += 1;
+            for mount in host.mounts() {
+                assert!(mount == point || mount == aside, "mounted at {}", mount.display());
+            }
+            assert!(host.ctl(ALICE, &["remove", "--yes", id]).status.success());
+        }
+    });
+    assert!(mounted > 0 && mounted < SWAPS, "{mounted} of {SWAPS} attempts met the directory");
+    assert_only(&host, &[], "swaps");
 }
 
 #[test]

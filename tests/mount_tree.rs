@@ -65,10 +65,10 @@ fn shape(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
         "cd '{}' && find . -mindepth 1 \\( -type d -printf '%p %y %m\\0' -o -printf '%p %y %m %l %s\\0' \\)",
         at.display()
     );
-    lines(host.try_sh_as(uid, &script))
+    lines(&host.try_sh_as(uid, &script))
 }
 
-fn lines(output: std::process::Output) -> Vec<Vec<u8>> {
+fn lines(output: &std::process::Output) -> Vec<Vec<u8>> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut lines: Vec<_> = output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     lines.sort();
@@ -79,7 +79,7 @@ fn lines(output: std::process::Output) -> Vec<Vec<u8>> {
 fn hashes(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
     let names = host.path("names");
     let script = format!("cd '{}' && shuf -z '{}' | xargs -0 sha256sum -z --", at.display(), names.display());
-    lines(host.try_sh_as(uid, &script))
+    lines(&host.try_sh_as(uid, &script))
 }
 
 /// Both or the first difference.
@@ -181,6 +181,39 @@ fn parts_and_revisions_are_what_was_named(kind: &str) {
     };
     assert_eq!(names(host.path("mnt/p0")), ["sub", "top"]);
     assert_eq!(names(host.path("mnt/p2")), ["inner"]);
+}
+
+/// Processes that ask for one file at the same moment.
+const AT_ONCE: usize = 20;
+
+fn one_file_asked_for_by_many_comes_once(kind: &str) {
+    let host = Host::with_repo(
+        &lower(kind),
+        "head -c 3000000 /dev/urandom > large && git add . && git commit -q -m 1",
+    );
+    let points = [ALICE, BOB].map(|uid| host.mount(uid, &format!("ws{uid}"), &[]).0);
+    let mut command = std::process::Command::new("sha256sum");
+    let expected = command.arg(host.path("repo/large")).output().unwrap().stdout[..64].to_vec();
+    let before = host.origin_counter("fetched");
+    let gate = std::sync::Barrier::new(AT_ONCE);
+    std::thread::scope(|scope| {
+        for number in 0..AT_ONCE {
+            let (host, gate, expected) = (&host, &gate, &expected);
+            let (uid, point) = [(ALICE, &points[0]), (BOB, &points[1])][number % 2];
+            scope.spawn(move || {
+                gate.wait();
+                let found = host.sh_as(uid, &format!("sha256sum < '{}/large'", point.display()));
+                assert_eq!(found.as_bytes()[..64], expected[..]);
+            });
+        }
+    });
+    let (tree, blob) = (1, 1);
+    assert_eq!(host.origin_counter("fetched"), before.max(tree) + blob);
+}
+
+#[test]
+fn one_file_asked_for_by_many_comes_once_on_both_lowers() {
+    LOWERS.into_iter().for_each(one_file_asked_for_by_many_comes_once);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{chown, symlink},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -86,6 +87,77 @@ fn a_kill_loses_nothing_and_a_start_brings_it_back() {
 }
 
 #[test]
+fn a_second_daemon_leaves_the_mounts_of_the_first_alone() {
+    let first = Host::with_repo("", REPOSITORY);
+    let (point, id) = first.mount(ALICE, "ws", &[]);
+    change(&first, ALICE, &point);
+    let seen = everything(&first, ALICE, &point);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let mut second = Host::with_repo("", REPOSITORY);
+        second.mount(ALICE, "other", &[]);
+        assert_eq!(workspaces(&second).len(), 1);
+        second.end(signal);
+        second.start();
+        second.end(signal);
+        drop(second);
+        assert_eq!(first.json(ALICE, &["info", &id])["state"], "mounted");
+        assert_eq!(everything(&first, ALICE, &point), seen);
+    }
+    assert_nothing_half_made(&first, "state/workspaces");
+}
+
+/// Readers that are in the middle of it when the daemon is killed.
+const READERS: usize = 8;
+
+fn a_kill_leaves_no_process_stuck(kind: &str) {
+    let files = "for n in $(seq 40); do mkdir d$n; for f in $(seq 50); do echo $n $f > d$n/f$f; done; done";
+    let mut host = Host::with_repo(&lower(kind), &format!("{files}; git add . && git commit -q -m first"));
+    let mut cut_off = 0;
+    for round in 0..6 {
+        // A new mount is cold for the kernel, and a new cache for the daemon.
+        host.end(Signal::SIGTERM);
+        fs::remove_dir_all(host.path("cache")).unwrap();
+        host.start();
+        let (point, _) = host.mount(ALICE, &format!("ws{round}"), &[]);
+        let begun = host.requests();
+        let script = format!("cd '{}'; find . -type f | shuf | xargs sha256sum | sort", point.display());
+        let ended: Vec<_> = std::thread::scope(|scope| {
+            let readers: Vec<_> =
+                (0..READERS).map(|_| scope.spawn(|| host.try_sh_as(ALICE, &script))).collect();
+            // Not before they are at work; then at a moment of its own in each round.
+            while host.requests() < begun + 100 + 300 * round {
+                assert!(readers.iter().any(|reader| !reader.is_finished()), "all was read before the kill");
+            }
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.pid().cast_signed()), Signal::SIGKILL)
+                .unwrap();
+            let killed = std::time::Instant::now();
+            let ended = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+            assert!(
+                killed.elapsed() < Duration::from_secs(20),
+                "readers ended {:?} after the kill",
+                killed.elapsed()
+            );
+            ended
+        });
+        cut_off += ended.iter().filter(|output| !output.stderr.is_empty()).count();
+        host.end(Signal::SIGKILL);
+        host.start();
+        let found = host.sh_as(ALICE, &script);
+        assert_eq!(
+            found,
+            host.sh("cd repo; find . -path ./.git -prune -o -type f -print | xargs sha256sum | sort")
+        );
+    }
+    assert!(cut_off > 0, "no kill came while somebody was reading");
+    assert_nothing_half_made(&host, "state/workspaces");
+}
+
+#[test]
+fn a_kill_leaves_no_reader_stuck_and_a_start_shows_all_again() {
+    LOWERS.into_iter().for_each(a_kill_leaves_no_process_stuck);
+}
+
+#[test]
 fn a_mount_in_use_stays_until_its_users_are_gone_or_it_is_ended_lazily() {
     let host = Host::with_repo("", REPOSITORY);
     let (point, id) = host.mount(ALICE, "ws", &[]);
@@ -104,7 +176,7 @@ fn a_mount_in_use_stays_until_its_users_are_gone_or_it_is_ended_lazily() {
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
     assert!(told.contains(&format!("sh ({})", user.id())) && told.contains("--lazy"), "{told}");
     assert_eq!(host.json(ALICE, &["info", &id])["state"], "mounted");
-    assert_eq!(host.mounts(), [point.clone()]);
+    assert_eq!(host.mounts(), std::slice::from_ref(&point));
     assert_eq!(host.refused(ALICE, &["remove", "--yes", "--discard", &id]), (6, "Busy".to_owned()));
 
     assert!(host.ctl(ALICE, &["unmount", "--lazy", &id]).status.success());

@@ -20,7 +20,7 @@ fn host_with_small(name: &str, make: &str) -> Host {
     let host = Host::new("");
     host.sh(&format!("mkdir -m 700 {name} && {make} && chmod 700 {name}"));
     host.sh(&format!(
-        "mkdir repo && cd repo && git init -q -b main . && git config user.name t && git config user.email t@t && {REPOSITORY}"
+        "mkdir repo && cd repo && git init -q -b main . && git config user.name t && git config user.email t@t && git config gc.auto 0 && {REPOSITORY}"
     ));
     host
 }

@@ -83,8 +83,9 @@ impl Host {
     pub fn with_repo(extra: &str, script: &str) -> Host {
         let mut host = Host::new(extra);
         fs::create_dir(host.path("repo")).unwrap();
+        // A collection in the background would still write when the directory is removed.
         host.sh(&format!(
-            "cd repo && git init -q -b main . && git config user.name t && git config user.email t@t && {script}"
+            "cd repo && git init -q -b main . && git config user.name t && git config user.email t@t && git config gc.auto 0 && {script}"
         ));
         host.start();
         host
