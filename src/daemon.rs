@@ -26,7 +26,7 @@ pub mod wiring;
 
 use std::{
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };

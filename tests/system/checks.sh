@@ -95,9 +95,9 @@ journal_tells() {
 two_users() {
     script 'usermod -aG scorpio bob'
     as bob bash -euc 'scorpioctl mount project:/ ~/w; echo mine >~/w/bobs; ! cat /home/alice/w/mine; ! ls /home/alice/w
-        test "$(stat -c %U ~/w/lib/Makefile)" = bob; test "$(scorpioctl --json list | jq ".workspaces | length")" = 1'
+        test "$(stat -c %U ~/w/lib/Makefile)" = bob; test "$(scorpioctl --json list | jq length)" = 1'
     as_alice 'test "$(stat -c %U ~/w/lib/Makefile)" = alice
-        id=$(scorpioctl --json list | jq -r .workspaces[0].id); test -n "$id"; ! ls /home/bob/w'
+        id=$(scorpioctl --json list | jq -r .[0].id); test -n "$id"; ! ls /home/bob/w'
     # Another user's workspace looks like none at all.
     local id
     id=$(as bob bash -euc 'scorpioctl --json info ~/w | jq -r .id')
@@ -147,7 +147,7 @@ nothing_stuck() {
 }
 
 all_mounted() {
-    run scorpioctl --json list --all | jq -e '.workspaces | length == 2 and all(.state == "mounted")'
+    run scorpioctl --json list --all | jq -e 'length == 2 and all(.[]; .state == "mounted")'
 }
 
 no_stale_mount() {

@@ -26,9 +26,14 @@ trap clean_up EXIT
 
 # check NAME CMD...: one promise; its output is shown when it does not hold.
 check() {
-    local name=$1 begin=$SECONDS
+    local name=$1 begin=$SECONDS status
     shift
-    if (set -e; "$@") >"$work/output" 2>&1; then
+    # Not as a condition: there the shell would ignore every failure but the last.
+    set +e
+    (set -e; "$@") >"$work/output" 2>&1
+    status=$?
+    set -e
+    if [ "$status" = 0 ]; then
         passed=$((passed + 1))
         echo "ok      $name ($((SECONDS - begin)) s)$(sed -n 's/^FIGURE / — /p' "$work/output" | tr -d '\n')"
     else

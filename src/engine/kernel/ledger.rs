@@ -52,7 +52,7 @@ impl Ledger {
         for (workspace, foundation) in recorded.mounts {
             let served = session(&foundation.session).filter(|s| s.device() == Some(foundation.device));
             match served {
-                Some(session) => ledger.take_up(workspace, &foundation, &session, entries),
+                Some(session) => ledger.take_up(&workspace, &foundation, &session, entries),
                 None => ledger.foundations.remove(&workspace),
             }
         }
@@ -72,7 +72,7 @@ impl Ledger {
         if own.is_empty() {
             // Ended while nobody looked, maybe lazily.
             self.locked(|inner| inner.pin(root, &self.foundations));
-            self.foundations.remove(&workspace);
+            self.foundations.remove(workspace);
         }
         for entry in own {
             self.made(entry.mount_id, workspace.clone(), root, Arc::clone(session));
