@@ -334,7 +334,7 @@ impl Antares {
 
     /// All workspaces in `scope`, ordered by id.
     pub fn list(&self, scope: &Scope) -> Vec<Workspace> {
-        scope.filter(self.inner.table.all())
+        scope.filter(&self.inner.table.all())
     }
 
     /// Changes from now on, of all workspaces; a slow reader loses the oldest and is told so.

@@ -229,12 +229,12 @@ pub trait OverlayEngine: Send + Sync + 'static {
     /// is not there (any more) is `Ok`.
     async fn unmount(&self, workspace: &WorkspaceId, mount_id: u64, lazy: bool) -> Result<(), UnmountError>;
 
-    /// All workspace mounts there are, from mountinfo alone.
+    /// All mounts of this engine's workspaces, also those made by an earlier process with the same runtime directory; from
+    /// mountinfo alone. Mounts of other engines on the host are not among them.
     fn survey(&self) -> std::io::Result<Vec<LiveMount>>;
 
-    /// Whether no mount stands on `root` any more, as far as can be known, so that its records may be dropped. Asked when
-    /// its last workspace is gone: processes may still be in a mount that was ended lazily.
-    fn release_root(&self, root: RootId) -> bool;
+    /// Roots that live overlays stand on need their records; all others may be dropped.
+    fn release_root(&self, root: RootId);
 
     /// The FUSE sessions being served.
     fn sessions(&self) -> Vec<SessionReport>;

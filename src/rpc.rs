@@ -18,6 +18,7 @@ mod failure;
 mod hangup;
 mod host;
 mod http;
+mod meter;
 mod module;
 mod orphans;
 mod requests;

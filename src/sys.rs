@@ -6,6 +6,7 @@
 //! - [`userns`]: a table of ids for an idmapped mount
 //! - [`durable`]: files that are there whole or not at all
 //! - [`peer`]: who is at the other end of a Unix socket
+//! - [`process`]: what a process inherits
 //! - [`boot`]: ids of this boot
 //! - [`fdstore`]: descriptors that the service manager keeps for us
 
@@ -16,4 +17,5 @@ pub mod identity;
 pub mod mount;
 pub mod mountinfo;
 pub mod peer;
+pub mod process;
 pub mod userns;

@@ -65,11 +65,14 @@ impl Telemetry {
     }
 }
 
+/// What users can make the libraries beneath say at `warn` by sending nonsense; it must not fill the journal.
+const QUIET: &str = "jsonrpsee=error,jsonrpsee_server=error,jsonrpsee_core=error,hyper=error";
+
 /// A bare level is meant for Scorpio: at `debug` the libraries beneath would drown it, so they stay at `warn`.
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     let bare = level.trim().parse::<tracing::level_filters::LevelFilter>();
     let directives = match bare {
-        Ok(level) => format!("warn,scorpio={level},scorpiod={level}"),
+        Ok(level) => format!("warn,{QUIET},scorpio={level},scorpiod={level}"),
         Err(_) => level.to_owned(),
     };
     EnvFilter::try_new(directives)

@@ -1,7 +1,7 @@
 //! What every origin promises, shown on a reference repository made by stock git.
 //!
 //! [`conforms`] runs against any [`Origin`]; here it runs for a git repository in each shape one can have.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod origin_fixture;
 

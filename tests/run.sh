@@ -20,7 +20,7 @@ fi
 say() { printf '\n== %s\n' "$*"; }
 
 say "installing what the tests need"
-packages=(ca-certificates dbus-daemon git make gcc libc6-dev python3 sqlite3 procps util-linux acl attr)
+packages=(ca-certificates git make gcc libc6-dev python3 sqlite3 procps util-linux acl attr curl e2fsprogs dbus-daemon polkitd)
 [ "$quick" = yes ] || packages+=(mmdebstrap systemd-container systemd lintian libxml2-utils)
 missing=()
 for package in "${packages[@]}"; do

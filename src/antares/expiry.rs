@@ -63,7 +63,7 @@ async fn expire(inner: Arc<Inner>, entry: Arc<Entry>) {
             life::set_deadline(&inner, &entry, Some(BUSY));
         }
         Err(error) => {
-            tracing::warn!(scorpio_workspace = %entry.id, %error, "its time is over, and it did not end well")
+            tracing::warn!(scorpio_workspace = %entry.id, %error, "its time is over, and it did not end well");
         }
     }
     life::bury_if_gone(&inner, held);

@@ -1,4 +1,5 @@
-//! The roots that workspaces stand on, counted: a root is served from its first workspace on and dropped with its last.
+//! The roots that workspaces stand on, counted: a root is served from its first workspace on and released with its
+//! last. The engine forgets a released root at once, or keeps it while a detached mount may still stand on it.
 //!
 //! A root keeps its one time as long as any workspace, mounted or not, stands on it. Two records that name the same
 //! tree with different times (one was adopted) get the time of the one that was added first.
@@ -33,9 +34,6 @@ pub(super) trait Roots: Send + Sync + 'static {
     /// Serves a snapshot; one that is served already keeps its time.
     fn add_root(&self, origin: &OriginName, snapshot: &Snapshot, mtime: i64) -> Result<Root, WorkspaceError>;
 
-    /// Forgets a root.
-    fn drop_root(&self, id: RootId) -> Result<(), WorkspaceError>;
-
     /// All roots that are being served.
     fn served(&self) -> Result<Vec<RootId>, WorkspaceError>;
 }
@@ -54,10 +52,6 @@ impl Roots for (Dicfuse, ObjectStore) {
 
     fn add_root(&self, origin: &OriginName, snapshot: &Snapshot, mtime: i64) -> Result<Root, WorkspaceError> {
         self.0.add_root(origin, snapshot, mtime).map_err(|stop| WorkspaceError::Tree(stop.to_string()))
-    }
-
-    fn drop_root(&self, id: RootId) -> Result<(), WorkspaceError> {
-        self.0.drop_root(id).map_err(|stop| WorkspaceError::Tree(stop.to_string()))
     }
 
     fn served(&self) -> Result<Vec<RootId>, WorkspaceError> {
@@ -108,7 +102,7 @@ impl RootTable {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
                 users.remove(&id);
-                self.drop_root(id);
+                self.engine.release_root(id);
             }
         }
     }
@@ -118,18 +112,12 @@ impl RootTable {
         let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         match self.backend.served() {
             Ok(served) => {
-                served.into_iter().filter(|id| !users.contains_key(id)).for_each(|id| self.drop_root(id));
+                served
+                    .into_iter()
+                    .filter(|id| !users.contains_key(id))
+                    .for_each(|id| self.engine.release_root(id));
             }
             Err(error) => tracing::warn!(%error, "cannot list the roots being served"),
-        }
-    }
-
-    fn drop_root(&self, id: RootId) {
-        if !self.engine.release_root(id) {
-            return;
-        }
-        if let Err(error) = self.backend.drop_root(id) {
-            tracing::warn!(scorpio_root = %id, %error, "a root that nothing stands on stays until the next boot");
         }
     }
 }

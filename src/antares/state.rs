@@ -225,7 +225,8 @@ mod tests {
         let fell = || Input::Fell { to: displaced() };
         let hard = Unmount { lazy: false };
         let soft = Unmount { lazy: true };
-        let rows: Vec<(Option<Phase>, Kind, Input, Option<(Option<Phase>, Vec<Step>)>)> = vec![
+        type Row = (Option<Phase>, Kind, Input, Option<(Option<Phase>, Vec<Step>)>);
+        let rows: Vec<Row> = vec![
             (None, DURABLE, Input::Create, Some((Some(Creating), vec![Claim, Record, Prepare, Mount]))),
             (None, DURABLE, Input::Mount, None),
             (None, DURABLE, unmount.clone(), None),

@@ -119,7 +119,7 @@ impl Scope {
     }
 
     /// Keeps what is in scope.
-    pub(super) fn filter(&self, entries: Vec<Arc<Entry>>) -> Vec<Workspace> {
+    pub(super) fn filter(&self, entries: &[Arc<Entry>]) -> Vec<Workspace> {
         entries.iter().filter(|entry| self.covers(entry.uid)).filter_map(|entry| entry.view()).collect()
     }
 }

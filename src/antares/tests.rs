@@ -42,6 +42,7 @@ struct Kernel {
 /// The engine of one process.
 struct Engine {
     kernel: Arc<Kernel>,
+    roots: Arc<FakeRoots>,
     epoch: u64,
 }
 
@@ -101,8 +102,8 @@ impl OverlayEngine for Engine {
         Ok(mounts.iter().map(seen).collect())
     }
 
-    fn release_root(&self, _root: RootId) -> bool {
-        true
+    fn release_root(&self, root: RootId) {
+        lock(&self.roots.served).remove(&root.tree).expect("only roots that are served are released");
     }
 
     fn sessions(&self) -> Vec<SessionReport> {
@@ -153,10 +154,6 @@ impl Roots for FakeRoots {
         Ok(served.entry(snapshot.tree).or_insert_with(new).clone())
     }
 
-    fn drop_root(&self, id: RootId) -> Result<(), WorkspaceError> {
-        lock(&self.served).remove(&id.tree).map(drop).ok_or_else(|| WorkspaceError::Tree("unknown".into()))
-    }
-
     fn served(&self) -> Result<Vec<RootId>, WorkspaceError> {
         Ok(lock(&self.served).values().map(|root| root.id).collect())
     }
@@ -202,7 +199,8 @@ impl Host {
 
     async fn try_open(&self, hook: Hook) -> Result<Antares, WorkspaceError> {
         let epoch = self.kernel.epoch.fetch_add(1, Ordering::SeqCst) + 1;
-        let engine = Arc::new(Engine { kernel: Arc::clone(&self.kernel), epoch });
+        let engine =
+            Arc::new(Engine { kernel: Arc::clone(&self.kernel), roots: Arc::clone(&self.roots), epoch });
         let config = AntaresConfig {
             state_dir: self.dir.path().join("state"),
             upper_root: self.uppers(),

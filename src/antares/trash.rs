@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::sys::durable;
 
-    const GO: AtomicBool = AtomicBool::new(false);
+    static GO: AtomicBool = AtomicBool::new(false);
 
     fn rubbish(dir: &Path) -> Rubbish {
         let name = name(&"abcdefghijkm".parse().unwrap(), 0);

@@ -79,6 +79,7 @@ pub struct WorkspacePage {
 }
 
 /// What a watcher is told.
+#[allow(clippy::large_enum_variant)] // nearly all of them are the large one
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum WorkspaceEvent {

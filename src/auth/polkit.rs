@@ -124,14 +124,13 @@ async fn ask(
     authority.check_authorization(subject, action.polkit_id(), &HashMap::new(), flags, "").await
 }
 
-/// Whether an error says that the subject could not be read for want of a process id.
+/// Whether an error says that polkit looked for a process id because it does not look for a pidfd.
 fn knows_no_pidfd(error: &zbus::Error) -> bool {
     let zbus::Error::MethodError(name, text, _) = error else {
         return false;
     };
-    let text = text.as_deref().unwrap_or_default();
-    name.as_str() == "org.freedesktop.PolicyKit1.Error.Failed" && text.contains("pid")
-        || name.as_str() == "org.freedesktop.DBus.Error.InvalidArgs"
+    name.as_str() == "org.freedesktop.PolicyKit1.Error.Failed"
+        && text.as_deref().is_some_and(|text| text.contains("value for key `pid'"))
 }
 
 #[async_trait]

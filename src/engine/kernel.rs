@@ -104,6 +104,15 @@ pub enum KernelError {
     /// What is noted or mounted there cannot be read.
     #[error("cannot see what an earlier process left: {0}")]
     Left(#[source] io::Error),
+    /// Its name is none that overlayfs repeats in a way that can be read.
+    #[error(
+        "the runtime directory {} must have at most 100 bytes in its path, of letters, digits and `/._-+@`",
+        path.display()
+    )]
+    OddName {
+        /// Which directory.
+        path: PathBuf,
+    },
     /// Its directories cannot be had.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -129,6 +138,7 @@ struct Inner {
     places: Mutex<Option<Places>>,
     layers: PathBuf,
     launches: Launches,
+    dicfuse: Dicfuse,
     turns: Mutex<HashMap<WorkspaceId, Turn>>,
 }
 
@@ -145,6 +155,10 @@ impl KernelEngine {
     ) -> Result<KernelEngine, KernelError> {
         let runtime_dir = std::fs::canonicalize(&options.runtime_dir)
             .map_err(|source| KernelError::RuntimeDir { path: options.runtime_dir.clone(), source })?;
+        // With the name of a layer in it.
+        if !survey::is_plain(&runtime_dir.join("layers").join("x".repeat(WorkspaceId::LEN))) {
+            return Err(KernelError::OddName { path: runtime_dir });
+        }
         let heirs = heirs_of(&mut options, &dicfuse, &runtime_dir)?;
         let survivors: Vec<&str> = heirs.iter().map(|heir| heir.testament.name.as_str()).collect();
         let places = Places::prepare(&runtime_dir, &survivors)?;
@@ -163,7 +177,7 @@ impl KernelEngine {
         };
         let sessions = Sessions::start(options.lower, common, dicfuse.clone(), heirs, &launches)?;
         let entries = mountinfo::read(Whose::Own).map_err(KernelError::Left)?;
-        let ledger = match Ledger::open(foundations, &entries, |name| sessions.find(name)) {
+        let ledger = match Ledger::open(foundations, &entries, &places.layers, |name| sessions.find(name)) {
             Ok(ledger) => ledger,
             Err(error) => {
                 // Another start may go on with them.
@@ -178,6 +192,7 @@ impl KernelEngine {
             layers: places.layers.clone(),
             places: Mutex::new(Some(places)),
             launches,
+            dicfuse,
             turns: Mutex::default(),
         };
         Ok(KernelEngine { inner: Arc::new(inner), runtime })
@@ -221,15 +236,15 @@ impl OverlayEngine for KernelEngine {
     }
 
     fn survey(&self) -> io::Result<Vec<LiveMount>> {
-        Ok(self.inner.ledger.survey(&mountinfo::read(Whose::Own)?))
+        Ok(self.inner.ledger.survey(&mountinfo::read(Whose::Own)?, &self.inner.layers))
     }
 
-    fn release_root(&self, root: RootId) -> bool {
-        let stands = self.inner.ledger.stands_on(root);
-        if stands {
+    fn release_root(&self, root: RootId) {
+        if self.inner.ledger.stands_on(root) {
             tracing::debug!(%root, "a root is kept: a mount stands on it, or may");
+        } else if let Err(error) = self.inner.dicfuse.drop_root(root) {
+            tracing::warn!(%root, %error, "the records of a root stay");
         }
-        !stands
     }
 
     fn sessions(&self) -> Vec<SessionReport> {
@@ -326,7 +341,7 @@ impl Inner {
         match self.launches.run(Verb::Abandon(order), None, None).await {
             Ok(Reply::Done) => {}
             other => {
-                tracing::warn!(scorpio_workspace = %workspace, outcome = ?other, "a failed mount may have left something")
+                tracing::warn!(scorpio_workspace = %workspace, outcome = ?other, "a failed mount may have left something");
             }
         }
     }

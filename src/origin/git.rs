@@ -137,7 +137,7 @@ impl GitOrigin {
     ) -> Result<batch::Answers<T>, OpenError> {
         let (tickets, answers) = batch::tickets(oids, self.pool.threads(), read);
         for (number, ticket) in tickets.into_iter().enumerate() {
-            match self.submit(ticket) {
+            match self.submit(Box::new(ticket)) {
                 // The first ticket alone answers everything, only later.
                 Err(_) if number > 0 => break,
                 other => other?,

@@ -17,6 +17,7 @@ use super::{
     http::Router,
     module::{self, Host},
     slots::{Full, SlotLimits, Slots},
+    stream::Upgraded,
 };
 use crate::{auth::Caller, sys::peer::Peer};
 
@@ -69,6 +70,7 @@ pub async fn serve(
         host: Arc::clone(host),
         caller,
         rpc: rpc.clone().build(methods.clone(), stop_handle.clone()),
+        upgraded: Upgraded::default(),
     };
     tokio::pin!(stop);
     loop {

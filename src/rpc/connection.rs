@@ -42,7 +42,7 @@ pub(super) async fn serve(
 ) -> std::io::Result<()> {
     let hangup = Hangup::of(&socket)?;
     let (held, mut released) = oneshot::channel::<Infallible>();
-    let stream = GuardedStream::new(socket, limits.write_timeout, (slot, held));
+    let stream = GuardedStream::new(socket, limits.write_timeout, router.upgraded.clone(), (slot, held));
     let router = Arc::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let router = Arc::clone(&router);

@@ -38,12 +38,13 @@ const NAME: &str = "export";
 pub(super) async fn respond(host: &Arc<Host>, caller: &Caller, uri: &Uri) -> Response<HttpBody> {
     let mut extensions = jsonrpsee::Extensions::new();
     extensions.insert(caller.clone());
-    let call = match Call::begin(NAME, &extensions)
-        .map(|call| host.admit(call.clone()).map_err(|failure| (call, failure)))
-    {
-        Ok(Ok(call)) => call,
-        Ok(Err((call, failure))) => return refuse(&call, failure),
+    let call = match Call::begin(NAME, &extensions) {
+        Ok(call) => call,
         Err(error) => return http::text(StatusCode::INTERNAL_SERVER_ERROR, error.message().to_owned()),
+    };
+    let call = match host.admit(call.clone()) {
+        Ok(admitted) => admitted,
+        Err(failure) => return refuse(&call, failure),
     };
     let span = call.span();
     async move {

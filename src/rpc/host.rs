@@ -129,7 +129,11 @@ fn rss_anon_bytes() -> std::io::Result<u64> {
     kib.map(|kib| kib << 10).ok_or_else(|| std::io::Error::other("/proc/self/status has no RssAnon"))
 }
 
-pub(super) async fn discover(_: Arc<Host>, _: Call, _: Nothing) -> Result<serde_json::Value, Failure> {
+pub(super) async fn discover(
+    _: Arc<Host>,
+    _: Call,
+    _: Nothing,
+) -> Result<&'static serde_json::Value, Failure> {
     Ok(document::openrpc())
 }
 

@@ -19,7 +19,7 @@ use jsonrpsee::{
 };
 use tower::{Service, layer::util::Identity};
 
-use super::{RpcLimits, export, module::Host};
+use super::{RpcLimits, export, module::Host, stream::Upgraded};
 use crate::auth::Caller;
 
 /// How many times the allowed body is read and dropped, so that a client that only listens when it has sent all gets
@@ -34,6 +34,7 @@ pub(super) struct Router {
     pub(super) host: Arc<Host>,
     pub(super) caller: Caller,
     pub(super) rpc: Rpc,
+    pub(super) upgraded: Upgraded,
 }
 
 impl Router {
@@ -41,7 +42,10 @@ impl Router {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::POST, "/") => self.call(request).await,
-            (&Method::GET, "/") if wants_websocket(&request) => self.pass(request.map(HttpBody::new)).await,
+            (&Method::GET, "/") if wants_websocket(&request) => {
+                self.upgraded.set();
+                self.pass(request.map(HttpBody::new)).await
+            }
             (_, "/") => Ok(not_allowed("POST")),
             (&Method::GET, _) if path.starts_with(export::PATH) => {
                 Ok(export::respond(&self.host, &self.caller, request.uri()).await)

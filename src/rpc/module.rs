@@ -1,7 +1,7 @@
 //! The methods: a name, the type of its parameters, and the handler. What all calls have in common is done here:
 //! a request id, a span, a bound on calls at once, parsing, and one log line at the end.
 
-use std::{fmt::Debug, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use jsonrpsee::{
     Extensions, RpcModule,
@@ -294,10 +294,7 @@ impl Host {
     pub(super) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         question: impl FnOnce(&Services) -> T + Send + 'static,
-    ) -> Result<T, Failure>
-    where
-        T: Debug,
-    {
+    ) -> Result<T, Failure> {
         let host = Arc::clone(self);
         let answer = tokio::task::spawn_blocking(move || question(&host.services)).await;
         answer.map_err(|error| Failure::Internal(format!("the question broke off: {error}")))

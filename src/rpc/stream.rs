@@ -7,6 +7,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -17,40 +21,84 @@ use tokio::{
     time::Sleep,
 };
 
+use super::meter::Meter;
+
 /// A socket, and what lives exactly as long as it does.
 pub(crate) struct GuardedStream<K> {
     socket: UnixStream,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    given_up: bool,
     reader: Option<Waker>,
+    upgraded: Upgraded,
+    meter: Option<Meter>,
     _kept: K,
+}
+
+/// Tells a stream that it now carries a WebSocket, whose messages are metered. Clones tell the same one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Upgraded(Arc<AtomicBool>);
+
+impl Upgraded {
+    /// From the next read on.
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<K> GuardedStream<K> {
     /// Guards `socket`; `kept` is dropped with it.
-    pub(crate) fn new(socket: UnixStream, write_timeout: Duration, kept: K) -> GuardedStream<K> {
-        GuardedStream { socket, write_timeout, stalled: None, reader: None, _kept: kept }
+    pub(crate) fn new(
+        socket: UnixStream,
+        write_timeout: Duration,
+        upgraded: Upgraded,
+        kept: K,
+    ) -> GuardedStream<K> {
+        GuardedStream {
+            socket,
+            write_timeout,
+            stalled: None,
+            given_up: false,
+            reader: None,
+            upgraded,
+            meter: None,
+            _kept: kept,
+        }
+    }
+
+    fn poll_meter(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.meter.is_none() && self.upgraded.0.load(Ordering::Relaxed) {
+            self.meter = Some(Meter::new());
+        }
+        self.meter.as_mut().map_or(Poll::Ready(()), |meter| meter.poll_ready(cx))
     }
 
     /// Notes how a write went, and lets one fail that has waited for too long.
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
+            if self.stalled.take().is_some() {
+                self.wake_reader();
             }
             return written;
         }
         let timeout = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        match stalled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the caller does not read its answers",
-            ))),
-            Poll::Pending => Poll::Pending,
+        std::task::ready!(stalled.as_mut().poll(cx));
+        self.given_up = true;
+        // Who reads may be another task, and would wait for a caller that has been given up.
+        self.wake_reader();
+        Poll::Ready(Err(not_reading()))
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
         }
     }
+}
+
+fn not_reading() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the caller does not read its answers")
 }
 
 impl<K: Unpin> AsyncRead for GuardedStream<K> {
@@ -60,11 +108,21 @@ impl<K: Unpin> AsyncRead for GuardedStream<K> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.given_up {
+            return Poll::Ready(Err(not_reading()));
+        }
+        // Kept even where the socket would wake the reader: a writer that gives up has to, and nothing else may come.
+        this.reader = Some(cx.waker().clone());
         if this.stalled.is_some() {
-            this.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Pin::new(&mut this.socket).poll_read(cx, buffer)
+        std::task::ready!(this.poll_meter(cx));
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        if let Some(meter) = &mut this.meter {
+            meter.took(buffer.filled().len() - before);
+        }
+        read
     }
 }
 
@@ -116,16 +174,17 @@ mod tests {
     async fn a_write_nobody_takes_fails_in_time() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let patience = Duration::from_millis(50);
-        let mut stream = GuardedStream::new(ours, patience, ());
+        let mut stream = GuardedStream::new(ours, patience, Upgraded::default(), ());
         let begun = tokio::time::Instant::now();
         assert_eq!(fill(&mut stream).await.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= patience);
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
     async fn nothing_is_read_from_a_caller_who_does_not_read() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut stream = GuardedStream::new(ours, Duration::from_secs(60), ());
+        let mut stream = GuardedStream::new(ours, Duration::from_secs(60), Upgraded::default(), ());
         theirs.write_all(b"more").await.unwrap();
         assert!(tokio::time::timeout(Duration::ZERO, fill(&mut stream)).await.is_err());
         let mut buffer = [0; 4];

@@ -108,7 +108,7 @@ impl FsContext {
         while lines.len() < MAX_LINES {
             match rustix::io::read(&self.fd, &mut buffer) {
                 Ok(count) if count > 0 => {
-                    lines.push(String::from_utf8_lossy(&buffer[..count]).trim().to_owned())
+                    lines.push(String::from_utf8_lossy(&buffer[..count]).trim().to_owned());
                 }
                 _ => break, // ENODATA: no more
             }

@@ -191,6 +191,11 @@ fn filled(field: &[u8], name: &'static str) -> Result<OsString, &'static str> {
     if field.is_empty() { Err(name) } else { Ok(OsString::from_vec(unescape(field))) }
 }
 
+/// The bytes behind a value among [`MountEntry::super_options`].
+pub fn unescaped(value: &[u8]) -> OsString {
+    OsString::from_vec(unescape(value))
+}
+
 /// Turns `\ooo` back into bytes. A backslash that no three octal digits follow stands for itself.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
@@ -303,7 +308,7 @@ mod tests {
     #[test]
     fn our_own_table_is_readable_and_ours() {
         let entries = read(Whose::Own).unwrap();
-        assert!(entries.iter().any(|entry| entry.mount_point == PathBuf::from("/")));
+        assert!(entries.iter().any(|entry| entry.mount_point == *"/"));
         assert_eq!(read(Whose::Process(std::process::id())).unwrap().len(), entries.len());
         assert!(in_host_namespace().is_ok());
     }

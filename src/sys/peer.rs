@@ -139,7 +139,7 @@ fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 
 fn peer_pidfd(socket: BorrowedFd<'_>, pid: u32) -> io::Result<Option<OwnedFd>> {
     let mut fd: RawFd = -1;
-    let mut bytes = size_of::<RawFd>() as libc::socklen_t;
+    let mut bytes: libc::socklen_t = 4; // of a c_int
     // SAFETY: `fd` is one c_int, `bytes` is its size, both outlive the call; the kernel writes one c_int.
     let result = unsafe {
         libc::getsockopt(

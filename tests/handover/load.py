@@ -102,6 +102,7 @@ def dweller():
 def holder():
     file = open(mount + "/lock", "r+b")
     fcntl.lockf(file, fcntl.LOCK_EX)
+    open(mount + "/held", "w").close()
     while True:
         expect(file.seek(0) == 0 and file.read(4) == b"lock", "content")
         time.sleep(0.01)

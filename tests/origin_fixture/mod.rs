@@ -1,5 +1,5 @@
 //! A reference repository made by stock git, and what stock git says about it.
-#![allow(dead_code, missing_docs)] // each test binary uses a part
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test binary uses a part
 
 use std::{
     collections::BTreeMap,

@@ -1,11 +1,16 @@
 #!/bin/bash
-# run.sh [SUITE...]
+# run.sh [--no-build] [SUITE...]
 # Builds the Debian package, installs it on machines with a real systemd (bookworm unless other suites are named) and
 # works there as two users. Needs root, mmdebstrap, systemd-container, lintian, libxml2-utils and what a build needs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/system/machine.sh
 
+build=
+if [ "${1:-}" = --no-build ]; then
+    build=$1
+    shift
+fi
 suites=("${@:-bookworm}")
 rounds=${ROUNDS:-20}
 work=$(mktemp -d /var/tmp/scorpio-system.XXXXXX)
@@ -42,7 +47,7 @@ as_alice() { as alice bash -euc "$1"; }
 . tests/system/checks.sh
 
 echo "building the package"
-packaging/build-deb.sh "$work" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; exit 1; }
+packaging/build-deb.sh $build "$work" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; exit 1; }
 packaging/build-deb.sh --version 0.1.0+again --no-build "$work" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; exit 1; }
 package=$work/scorpio_0.1.0_$(dpkg --print-architecture).deb
 later=$work/scorpio_0.1.0+again_$(dpkg --print-architecture).deb

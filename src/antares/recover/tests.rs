@@ -55,7 +55,8 @@ fn every_finding_has_its_plan() {
     let no_upper = "its upper is gone; if it lies on a file system of its own, is that mounted?";
     let unfinished = "it was never finished, but something was written into it";
     let elsewhere = |id| mount(id, "/mnt/bind", true);
-    let rows: Vec<(&str, FoundRecord, FoundUpper, Vec<LiveMount>, Vec<u64>, Then)> = vec![
+    type Row = (&'static str, FoundRecord, FoundUpper, Vec<LiveMount>, Vec<u64>, Then);
+    let rows: Vec<Row> = vec![
         ("mounted, host restarted", plain(Mounted), changed, vec![], vec![], Then::Mount),
         ("mounted, never written", plain(Mounted), empty, vec![], vec![], Then::Mount),
         ("mounted, daemon restarted", plain(Mounted), changed, vec![dead(431)], vec![431], Then::Mount),

@@ -6,14 +6,14 @@ use super::*;
 use crate::antares::state::Step;
 
 /// Runs `before` to its end, then `act` until its `n`th moment, and dies there. `None` when it ended before.
-fn die_at<T: Send + 'static, F, G>(
+fn die_at<T, F, G>(
     host: &Host,
     n: usize,
     before: impl FnOnce(Antares, Identity) -> F,
     act: impl FnOnce(Antares, T) -> G,
 ) -> (T, Option<Moment>)
 where
-    T: Clone,
+    T: Clone + Send + 'static,
     F: Future<Output = T>,
     G: Future<Output = ()> + Send + 'static,
 {

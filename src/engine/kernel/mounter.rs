@@ -27,6 +27,7 @@ use std::{
     process::ExitCode,
 };
 
+use crate::sys::process;
 use hooks::Hooks;
 use protocol::{Failure, Reply, Request, Verb};
 
@@ -43,6 +44,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn serve(args: impl Iterator<Item = OsString>) -> io::Result<()> {
+    process::close_inherited()?;
     let hooks = Hooks::from_args(args)?;
     let request = read_request()?;
     end_with(request.parent)?;

@@ -41,23 +41,22 @@ struct Progress<T> {
 }
 
 /// One thread's share in a batch: it takes parts until none is left.
-struct Ticket<T>(Arc<Batch<T>>);
+pub(super) struct Ticket<T>(Arc<Batch<T>>);
 
-/// Jobs for up to `threads` threads that answer all `wants`, and where the answers come. Should all jobs be dropped, the
+/// Tickets for up to `threads` threads that answer all `wants`, and where the answers come. Should all tickets be dropped, the
 /// receiver fails.
 pub(super) fn tickets<T: Send + 'static>(
     wants: Vec<Oid>,
     threads: usize,
     read: Read<T>,
-) -> (Vec<Box<dyn Job<Reader>>>, oneshot::Receiver<Answers<T>>) {
+) -> (Vec<Ticket<T>>, oneshot::Receiver<Answers<T>>) {
     let (asker, answers) = oneshot::channel();
     let progress =
         Progress { answers: wants.iter().map(|_| None).collect(), missing: wants.len(), asker: Some(asker) };
     let count = wants.len().div_ceil(PART).min(threads);
     let batch = Batch { wants, read, next: AtomicUsize::new(0), progress: Mutex::new(progress) };
     let batch = Arc::new(batch);
-    let ticket = |_| Box::new(Ticket(batch.clone())) as Box<dyn Job<Reader>>;
-    ((0..count).map(ticket).collect(), answers)
+    ((0..count).map(|_| Ticket(batch.clone())).collect(), answers)
 }
 
 impl<T: Send + 'static> Job<Reader> for Ticket<T> {

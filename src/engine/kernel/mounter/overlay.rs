@@ -16,7 +16,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::DirBuilderExt},
+        unix::fs::DirBuilderExt,
     },
     path::{Path, PathBuf},
 };
@@ -195,8 +195,7 @@ fn set_lowers(context: &FsContext, naming: Naming, lowers: &[PathBuf]) -> Result
 
 /// Directories under names that no parameter parser reads anything into.
 ///
-/// overlayfs takes `:` and `\` as its own, its parser on older kernels `,` too, and a value ends at 255 bytes. A path
-/// with anything unusual in it goes by way of a descriptor, kept open as long as this lives.
+/// A path with anything unusual in it goes by way of a descriptor, kept open as long as this lives.
 #[derive(Default)]
 struct Names {
     open: Vec<OwnedFd>,
@@ -204,11 +203,7 @@ struct Names {
 
 impl Names {
     fn of(&mut self, path: &Path) -> Result<PathBuf, Failure> {
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(byte);
-        // Two of them must fit one `lowerdir=`.
-        const LONGEST: usize = mount::MAX_VALUE / 2;
-        let bytes = path.as_os_str().as_bytes();
-        if bytes.len() <= LONGEST && bytes.iter().all(plain) {
+        if survey::is_plain(path) {
             return Ok(path.to_owned());
         }
         // The administrator's own path: its symlinks may be followed.
