@@ -6,9 +6,10 @@ mod support;
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -67,7 +68,7 @@ fn waiting(host: &Host) -> u64 {
 
 /// Users at work; see `handover/load.py`.
 struct Load {
-    children: Vec<Child>,
+    children: Vec<(Child, BufReader<ChildStdout>)>,
     dropping: Arc<AtomicBool>,
     dropper: Option<std::thread::JoinHandle<()>>,
 }
@@ -84,7 +85,16 @@ impl Load {
                 .spawn()
                 .unwrap()
         };
-        let children = roles.iter().map(start).collect();
+        let children: Vec<Child> = roles.iter().map(start).collect();
+        // Everybody has done something before anything happens to them.
+        let begun = |mut child: Child| {
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            assert_eq!(line, "begun\n");
+            (child, output)
+        };
+        let children = children.into_iter().map(begun).collect();
         let dropping = Arc::new(AtomicBool::new(true));
         let go_on = Arc::clone(&dropping);
         // Names and attributes go too, so that a part of all lookups is cold.
@@ -102,10 +112,11 @@ impl Load {
     fn finish(mut self, host: &Host) -> (u64, f64) {
         fs::write(host.path("stop"), "").unwrap();
         let mut all = (0, 0.0_f64);
-        for child in self.children.drain(..) {
-            let output = child.wait_with_output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-            let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        for (mut child, mut output) in self.children.drain(..) {
+            let mut told = String::new();
+            output.read_to_string(&mut told).unwrap();
+            assert!(child.wait().unwrap().success(), "{told}");
+            let told: Value = serde_json::from_str(&told).unwrap();
             assert_eq!(told["failed"], serde_json::json!([]), "{}\n{}", told["role"], host.log());
             let done = told["done"].as_u64().unwrap();
             assert!(done > 0, "{told}");
@@ -121,7 +132,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.dropping.store(false, Relaxed);
-        for child in &mut self.children {
+        for (child, _) in &mut self.children {
             let _ = child.kill();
         }
     }
@@ -158,7 +169,6 @@ fn survive(lower: &str, rounds: u32) {
     );
     // The holder has the lock before anybody looks for it.
     let holder = Load::start(&host, ALICE, &point, &["holder"]);
-    host.sh("until test -e mnt/alice/held; do sleep 0.05; done");
     let load = Load::start(
         &host,
         ALICE,

@@ -102,7 +102,6 @@ def dweller():
 def holder():
     file = open(mount + "/lock", "r+b")
     fcntl.lockf(file, fcntl.LOCK_EX)
-    open(mount + "/held", "w").close()
     while True:
         expect(file.seek(0) == 0 and file.read(4) == b"lock", "content")
         time.sleep(0.01)
@@ -153,6 +152,8 @@ while not os.path.exists(host + "/stop"):
     begin = time.monotonic()
     try:
         next(work)
+        if done == 0:
+            print("begun", flush=True)
         done += 1
     except BaseException:
         failed.append(traceback.format_exc())
