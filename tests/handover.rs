@@ -17,9 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGKILL, SIGTERM};
 use serde_json::Value;
-use support::{ALICE, BOB, Host};
+use support::{ALICE, BOB, Host, systemd::Systemd};
 
 /// A tree with enough in it that readers are always on the way to the daemon.
 const REPOSITORY: &str = r#"
@@ -157,9 +157,8 @@ fn identity(path: &Path) -> (u64, u64) {
 const ROLES: &[&str] =
     &["reader", "reader", "reader", "writer", "mapper", "dweller", "holder", "prober", "inserter", "counter"];
 
-/// Kills the daemon `rounds` times under load and starts it again.
-fn survive(lower: &str, rounds: u32) {
-    let mut host = host(lower);
+/// Ends the daemon `rounds` times under load and starts it again.
+fn survive(mut host: Host, ending: Signal, rounds: u32) {
     let (point, id) = host.mount(ALICE, "alice", &[]);
     let (throw_away, _) = host.mount(BOB, "bob", &["--ephemeral"]);
     host.sh_as(BOB, "echo kept > mnt/bob/new");
@@ -180,7 +179,7 @@ fn survive(lower: &str, rounds: u32) {
     let mut busy = 0;
     for round in 0..rounds {
         await_requests(&host);
-        host.end(SIGKILL);
+        host.end(ending);
         let in_flight = waiting(&host);
         busy += u32::from(in_flight > 0);
         host.start();
@@ -189,7 +188,7 @@ fn survive(lower: &str, rounds: u32) {
     let (done, longest) = load.finish(&host);
     let (held, _) = holder.finish(&host);
     println!(
-        "{lower}: {rounds} kills, {busy} with requests in flight, {done} operations, {held} of the lock's holder, longest wait {longest:.2} s"
+        "{ending}: {rounds} times, {busy} with requests in flight, {done} operations, {held} of the lock's holder, longest wait {longest:.2} s"
     );
     assert!(busy * 2 > rounds, "only {busy} of {rounds} kills met requests in flight");
     assert_eq!((identity(&point), identity(&throw_away)), (before.1, before.2));
@@ -199,6 +198,12 @@ fn survive(lower: &str, rounds: u32) {
     // What came through it can still be used, and ended.
     assert_eq!(host.json(ALICE, &["info", &id])["state"], "mounted");
     host.mount(ALICE, "another", &[]);
+    if ending == SIGTERM {
+        // From now on nobody says that it is a restart.
+        host.end(SIGKILL);
+        host.set("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+        host.start();
+    }
     stop_leaves_nothing(&mut host);
 }
 
@@ -214,12 +219,23 @@ fn stop_leaves_nothing(host: &mut Host) {
 
 #[test]
 fn nobody_notices_twenty_kills_with_one_session_for_all() {
-    survive("shared", 20);
+    survive(host("shared"), SIGKILL, 20);
 }
 
 #[test]
 fn nobody_notices_kills_with_a_session_for_each_owner() {
-    survive("per-owner", 6);
+    survive(host("per-owner"), SIGKILL, 6);
+}
+
+#[test]
+fn nobody_notices_restarts() {
+    let place = tempfile::tempdir().unwrap();
+    let systemd = Systemd::start(place.path(), "restart");
+    let mut host = host("shared");
+    host.end(SIGKILL);
+    host.set("DBUS_SYSTEM_BUS_ADDRESS", systemd.address());
+    host.start();
+    survive(host, SIGTERM, 5);
 }
 
 /// What a successor does that cannot go on: the old mounts are detached, new ones made, the upper is what it was.
