@@ -1,6 +1,7 @@
 //! Daemons that are killed and started again, under users who work in their workspaces: nobody notices.
 //!
 //! Needs root, overlayfs and FUSE, and Linux 6.9 or newer.
+#![allow(clippy::unwrap_used, unreachable_pub)] // tests may, in their own functions too
 
 mod support;
 

@@ -8,10 +8,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use zbus::{
-    Connection, MessageStream, connection,
-    zvariant::{ObjectPath, Value},
-};
+use zbus::{Connection, MessageStream, ObjectPath, Variant, connection};
 
 const PATH: &str = "/org/freedesktop/systemd1/it";
 
@@ -72,9 +69,9 @@ async fn answer(connection: Connection, job: &'static str) {
         let answered = match header.member().map(|member| member.as_str()) {
             Some("GetUnit") => connection.reply(&header, &it()).await,
             Some("GetAll") => {
-                let mut all: HashMap<&str, Value<'_>> = HashMap::new();
-                all.insert("Job", Value::from((7_u32, it())));
-                all.insert("JobType", Value::from(job));
+                let mut all: HashMap<&str, Variant<'_>> = HashMap::new();
+                all.insert("Job", Variant::from((7_u32, it())));
+                all.insert("JobType", Variant::from(job));
                 connection.reply(&header, &all).await
             }
             _ => continue,

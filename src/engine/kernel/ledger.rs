@@ -55,7 +55,7 @@ impl Ledger {
         for (workspace, foundation) in recorded.mounts {
             let served = session(&foundation.session).filter(|s| s.device() == Some(foundation.device));
             match served {
-                Some(session) => ledger.take_up(workspace, &foundation, &session, &mounted),
+                Some(session) => ledger.take_up(&workspace, &foundation, &session, &mounted),
                 None => ledger.foundations.remove(&workspace),
             }
         }
@@ -64,18 +64,18 @@ impl Ledger {
 
     fn take_up(
         &self,
-        workspace: WorkspaceId,
+        workspace: &WorkspaceId,
         foundation: &Foundation,
         session: &Arc<MountedSession>,
         mounted: &[(WorkspaceId, u64)],
     ) {
         let root = foundation.root;
         let mut own =
-            mounted.iter().filter(|(id, _)| *id == workspace).map(|(_, mount_id)| *mount_id).peekable();
+            mounted.iter().filter(|(id, _)| id == workspace).map(|(_, mount_id)| *mount_id).peekable();
         if own.peek().is_none() {
             // Ended while nobody looked, maybe lazily.
             self.locked(|inner| inner.pin(root, &self.foundations));
-            self.foundations.remove(&workspace);
+            self.foundations.remove(workspace);
         }
         for mount_id in own {
             self.made(mount_id, workspace.clone(), root, Arc::clone(session));
