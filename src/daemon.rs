@@ -24,12 +24,7 @@ pub mod offline;
 pub mod privileges;
 pub mod wiring;
 
-use std::{
-    io::Write,
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, path::Path, process::ExitCode, time::Duration};
 
 use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};

@@ -22,7 +22,8 @@ use scorpio::{
     config::{Limits, LowerKind},
     dicfuse::{Dicfuse, NodeTableOptions},
     engine::{
-        OverlayEngine, UnmountError,
+        Leave, OverlayEngine, UnmountError,
+        handover::Handover,
         kernel::{KernelEngine, KernelOptions, Launcher},
     },
     fusedev::SessionLimits,
@@ -106,6 +107,8 @@ impl Host {
             },
             mount_timeout: Duration::from_secs(20),
             launcher: Launcher { program: self.at("mounter"), args: vec![OsString::from("mounter")] },
+            boot_id: boot_id.clone(),
+            handover: Handover::default(),
         };
         let (tree, runtime) = (dicfuse.clone(), tokio::runtime::Handle::current());
         let engine = tokio::task::spawn_blocking(move || KernelEngine::new(options, tree, runtime));
@@ -141,8 +144,8 @@ impl Host {
 
 impl Daemon {
     async fn stop(self) {
-        self.antares.shutdown().await;
-        self.engine.shutdown().await;
+        self.antares.shutdown(Leave::Nothing).await;
+        self.engine.shutdown(Leave::Nothing).await;
     }
 }
 

@@ -1,14 +1,16 @@
 //! Daemons that are killed and started again, under users who work in their workspaces: nobody notices.
 //!
 //! Needs root, overlayfs and FUSE, and Linux 6.9 or newer.
+#![allow(clippy::unwrap_used, unreachable_pub)] // tests may, in their own functions too
 
 mod support;
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -16,9 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGKILL, SIGTERM};
 use serde_json::Value;
-use support::{ALICE, BOB, Host};
+use support::{ALICE, BOB, Host, systemd::Systemd};
 
 /// A tree with enough in it that readers are always on the way to the daemon.
 const REPOSITORY: &str = r#"
@@ -67,7 +69,7 @@ fn waiting(host: &Host) -> u64 {
 
 /// Users at work; see `handover/load.py`.
 struct Load {
-    children: Vec<Child>,
+    children: Vec<(Child, BufReader<ChildStdout>)>,
     dropping: Arc<AtomicBool>,
     dropper: Option<std::thread::JoinHandle<()>>,
 }
@@ -84,7 +86,16 @@ impl Load {
                 .spawn()
                 .unwrap()
         };
-        let children = roles.iter().map(start).collect();
+        let children: Vec<Child> = roles.iter().map(start).collect();
+        // Everybody has done something before anything happens to them.
+        let begun = |mut child: Child| {
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            assert_eq!(line, "begun\n");
+            (child, output)
+        };
+        let children = children.into_iter().map(begun).collect();
         let dropping = Arc::new(AtomicBool::new(true));
         let go_on = Arc::clone(&dropping);
         // Names and attributes go too, so that a part of all lookups is cold.
@@ -102,10 +113,11 @@ impl Load {
     fn finish(mut self, host: &Host) -> (u64, f64) {
         fs::write(host.path("stop"), "").unwrap();
         let mut all = (0, 0.0_f64);
-        for child in self.children.drain(..) {
-            let output = child.wait_with_output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-            let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        for (mut child, mut output) in self.children.drain(..) {
+            let mut told = String::new();
+            output.read_to_string(&mut told).unwrap();
+            assert!(child.wait().unwrap().success(), "{told}");
+            let told: Value = serde_json::from_str(&told).unwrap();
             assert_eq!(told["failed"], serde_json::json!([]), "{}\n{}", told["role"], host.log());
             let done = told["done"].as_u64().unwrap();
             assert!(done > 0, "{told}");
@@ -121,7 +133,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.dropping.store(false, Relaxed);
-        for child in &mut self.children {
+        for (child, _) in &mut self.children {
             let _ = child.kill();
         }
     }
@@ -146,9 +158,8 @@ fn identity(path: &Path) -> (u64, u64) {
 const ROLES: &[&str] =
     &["reader", "reader", "reader", "writer", "mapper", "dweller", "holder", "prober", "inserter", "counter"];
 
-/// Kills the daemon `rounds` times under load and starts it again.
-fn survive(lower: &str, rounds: u32) {
-    let mut host = host(lower);
+/// Ends the daemon `rounds` times under load and starts it again.
+fn survive(mut host: Host, ending: Signal, rounds: u32) {
     let (point, id) = host.mount(ALICE, "alice", &[]);
     let (throw_away, _) = host.mount(BOB, "bob", &["--ephemeral"]);
     host.sh_as(BOB, "echo kept > mnt/bob/new");
@@ -158,7 +169,6 @@ fn survive(lower: &str, rounds: u32) {
     );
     // The holder has the lock before anybody looks for it.
     let holder = Load::start(&host, ALICE, &point, &["holder"]);
-    host.sh("until grep -q POSIX.*WRITE /proc/locks; do sleep 0.05; done; sleep 0.3");
     let load = Load::start(
         &host,
         ALICE,
@@ -170,16 +180,16 @@ fn survive(lower: &str, rounds: u32) {
     let mut busy = 0;
     for round in 0..rounds {
         await_requests(&host);
-        host.end(SIGKILL);
+        host.end(ending);
         let in_flight = waiting(&host);
         busy += u32::from(in_flight > 0);
         host.start();
         assert_eq!(mounts(&host), before.0, "round {round}");
     }
     let (done, longest) = load.finish(&host);
-    let (held, _) = Load::finish_again(holder, &host);
+    let (held, _) = holder.finish(&host);
     println!(
-        "{lower}: {rounds} kills, {busy} with requests in flight, {done} operations, {held} of the lock's holder, longest wait {longest:.2} s"
+        "{ending}: {rounds} times, {busy} with requests in flight, {done} operations, {held} of the lock's holder, longest wait {longest:.2} s"
     );
     assert!(busy * 2 > rounds, "only {busy} of {rounds} kills met requests in flight");
     assert_eq!((identity(&point), identity(&throw_away)), (before.1, before.2));
@@ -189,13 +199,13 @@ fn survive(lower: &str, rounds: u32) {
     // What came through it can still be used, and ended.
     assert_eq!(host.json(ALICE, &["info", &id])["state"], "mounted");
     host.mount(ALICE, "another", &[]);
-    stop_leaves_nothing(&mut host);
-}
-
-impl Load {
-    fn finish_again(self, host: &Host) -> (u64, f64) {
-        self.finish(host)
+    if ending == SIGTERM {
+        // From now on nobody says that it is a restart.
+        host.end(SIGKILL);
+        host.set("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+        host.start();
     }
+    stop_leaves_nothing(&mut host);
 }
 
 #[track_caller]
@@ -210,12 +220,23 @@ fn stop_leaves_nothing(host: &mut Host) {
 
 #[test]
 fn nobody_notices_twenty_kills_with_one_session_for_all() {
-    survive("shared", 20);
+    survive(host("shared"), SIGKILL, 20);
 }
 
 #[test]
 fn nobody_notices_kills_with_a_session_for_each_owner() {
-    survive("per-owner", 6);
+    survive(host("per-owner"), SIGKILL, 6);
+}
+
+#[test]
+fn nobody_notices_restarts() {
+    let place = tempfile::tempdir().unwrap();
+    let systemd = Systemd::start(place.path(), "restart");
+    let mut host = host("shared");
+    host.end(SIGKILL);
+    host.set("DBUS_SYSTEM_BUS_ADDRESS", systemd.address());
+    host.start();
+    survive(host, SIGTERM, 5);
 }
 
 /// What a successor does that cannot go on: the old mounts are detached, new ones made, the upper is what it was.

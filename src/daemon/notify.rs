@@ -43,7 +43,9 @@ pub async fn feed_watchdog(socket: PathBuf) {
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the control socket does not answer; the watchdog goes hungry")
             }
-            Err(_) => { tracing::warn!("the control socket is slow to answer; the watchdog goes hungry"); },
+            Err(_) => {
+                tracing::warn!("the control socket is slow to answer; the watchdog goes hungry");
+            }
         }
     }
 }

@@ -101,6 +101,9 @@ pub enum KernelError {
         /// What the system said.
         source: io::Error,
     },
+    /// What is noted or mounted there cannot be read.
+    #[error("cannot see what an earlier process left: {0}")]
+    Left(#[source] io::Error),
     /// Its name is none that overlayfs repeats in a way that can be read.
     #[error(
         "the runtime directory {} must have at most 100 bytes in its path, of letters, digits and `/._-+@`",
@@ -110,9 +113,6 @@ pub enum KernelError {
         /// Which directory.
         path: PathBuf,
     },
-    /// What is noted or mounted there cannot be read.
-    #[error("cannot see what an earlier process left: {0}")]
-    Left(#[source] io::Error),
     /// Its directories cannot be had.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -177,7 +177,7 @@ impl KernelEngine {
         };
         let sessions = Sessions::start(options.lower, common, dicfuse.clone(), heirs, &launches)?;
         let entries = mountinfo::read(Whose::Own).map_err(KernelError::Left)?;
-        let ledger = match Ledger::open(foundations, &entries, |name| sessions.find(name)) {
+        let ledger = match Ledger::open(foundations, &entries, &places.layers, |name| sessions.find(name)) {
             Ok(ledger) => ledger,
             Err(error) => {
                 // Another start may go on with them.

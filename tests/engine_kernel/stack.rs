@@ -21,7 +21,7 @@ use scorpio::{
     config::LowerKind,
     dicfuse::{Dicfuse, NodeTableOptions, Root},
     engine::{
-        MountError, MountPoint, MountSpec, Mounted, OverlayEngine, PointIdentity, Upper,
+        Leave, MountError, MountPoint, MountSpec, Mounted, OverlayEngine, PointIdentity, Upper,
         kernel::{KernelEngine, KernelOptions, Launcher},
     },
     fusedev::SessionLimits,
@@ -208,7 +208,7 @@ impl Stack {
 
     /// Ends the engine; afterwards nothing at all is mounted.
     pub(crate) async fn end(self) {
-        self.engine.shutdown().await;
+        self.engine.shutdown(Leave::Nothing).await;
         assert_eq!(self.mounts(), []);
     }
 }
@@ -285,6 +285,8 @@ async fn start_engine(dir: &Path, dicfuse: &Dicfuse, plan: Plan) -> KernelEngine
         },
         mount_timeout: plan.mount_timeout,
         launcher: Launcher { program: dir.join("mounter"), args },
+        boot_id: scorpio::sys::boot::boot_id().unwrap(),
+        handover: scorpio::engine::handover::Handover::default(),
     };
     let (dicfuse, runtime) = (dicfuse.clone(), tokio::runtime::Handle::current());
     tokio::task::spawn_blocking(move || KernelEngine::new(options, dicfuse, runtime)).await.unwrap().unwrap()

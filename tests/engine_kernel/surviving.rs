@@ -110,7 +110,7 @@ async fn mounts_of_an_engine_that_died_are_seen_as_dead_and_can_be_ended() {
     let again = successor.mount(&stack.spec(&alice)).await.unwrap();
     assert_eq!(alice.run_as(ALICE, "cat kept README"), "kept\nhello\n");
     successor.unmount(&alice.id, again.mount_id, false).await.unwrap();
-    successor.shutdown().await;
+    successor.shutdown(scorpio::engine::Leave::Nothing).await;
     stack.end().await;
 }
 

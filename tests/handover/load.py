@@ -152,6 +152,8 @@ while not os.path.exists(host + "/stop"):
     begin = time.monotonic()
     try:
         next(work)
+        if done == 0:
+            print("begun", flush=True)
         done += 1
     except BaseException:
         failed.append(traceback.format_exc())

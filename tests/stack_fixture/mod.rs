@@ -185,8 +185,8 @@ impl Stack {
 
     /// Ends everything; afterwards nothing is mounted.
     pub async fn stop(self) {
-        self.antares.shutdown().await;
-        self.engine.shutdown().await;
+        self.antares.shutdown(scorpio::engine::Leave::Nothing).await;
+        self.engine.shutdown(scorpio::engine::Leave::Nothing).await;
         assert_eq!(self.ground.mounts(), Vec::<PathBuf>::new());
     }
 }
@@ -231,6 +231,8 @@ async fn open_engine(ground: &Ground, plan: Plan, dicfuse: Dicfuse) -> Arc<Kerne
         },
         mount_timeout: Duration::from_secs(20),
         launcher: Launcher { program: ground.at("mounter"), args: vec![OsString::from("mounter")] },
+        boot_id: boot::boot_id().unwrap(),
+        handover: scorpio::engine::handover::Handover::default(),
     };
     let runtime = tokio::runtime::Handle::current();
     let engine = tokio::task::spawn_blocking(move || KernelEngine::new(options, dicfuse, runtime));

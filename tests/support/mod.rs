@@ -14,6 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 pub mod manager;
+pub mod systemd;
 
 use manager::Manager;
 

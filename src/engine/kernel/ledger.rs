@@ -44,15 +44,18 @@ impl Ledger {
     pub(super) fn open(
         foundations: Foundations,
         entries: &[MountEntry],
+        layers: &Path,
         session: impl Fn(&str) -> Option<Arc<MountedSession>>,
     ) -> io::Result<Ledger> {
         let recorded = foundations.all()?;
         let ledger = Ledger { foundations, inner: Mutex::default() };
         ledger.locked(|inner| inner.pinned = recorded.pinned);
+        let of_workspace = |entry| Some((survey::own_workspace_of(entry, layers)?, entry.mount_id));
+        let mounted: Vec<_> = entries.iter().filter_map(of_workspace).collect();
         for (workspace, foundation) in recorded.mounts {
             let served = session(&foundation.session).filter(|s| s.device() == Some(foundation.device));
             match served {
-                Some(session) => ledger.take_up(&workspace, &foundation, &session, entries),
+                Some(session) => ledger.take_up(&workspace, &foundation, &session, &mounted),
                 None => ledger.foundations.remove(&workspace),
             }
         }
@@ -64,18 +67,18 @@ impl Ledger {
         workspace: &WorkspaceId,
         foundation: &Foundation,
         session: &Arc<MountedSession>,
-        entries: &[MountEntry],
+        mounted: &[(WorkspaceId, u64)],
     ) {
         let root = foundation.root;
-        let own: Vec<_> =
-            entries.iter().filter(|entry| survey::workspace_of(entry).as_ref() == Some(&workspace)).collect();
-        if own.is_empty() {
+        let mut own =
+            mounted.iter().filter(|(id, _)| id == workspace).map(|(_, mount_id)| *mount_id).peekable();
+        if own.peek().is_none() {
             // Ended while nobody looked, maybe lazily.
             self.locked(|inner| inner.pin(root, &self.foundations));
             self.foundations.remove(workspace);
         }
-        for entry in own {
-            self.made(entry.mount_id, workspace.clone(), root, Arc::clone(session));
+        for mount_id in own {
+            self.made(mount_id, workspace.clone(), root, Arc::clone(session));
         }
     }
 
@@ -126,8 +129,8 @@ impl Ledger {
         })
     }
 
-    /// This engine's workspaces among the entries of mountinfo. A mount is alive when it shows the superblock of one that this
-    /// process made, over a session that it still serves.
+    /// This engine's workspaces among the entries of mountinfo. A mount is alive when it shows the superblock of one that
+    /// this process made or took up, over a session that it still serves.
     pub(super) fn survey(&self, entries: &[MountEntry], layers: &Path) -> Vec<LiveMount> {
         let of_workspace = |entry: &MountEntry| survey::own_workspace_of(entry, layers);
         self.locked(|inner| {
