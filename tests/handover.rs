@@ -307,7 +307,7 @@ fn a_device_without_a_record_is_not_gone_on_with() {
     falls_back(|host| {
         use scorpio::sys::fdstore::read_memory_file;
         host.manager().with(|stored| {
-            stored.retain(|(_, fd)| read_memory_file(fd, 4096).map_or(true, |c| c.is_empty()))
+            stored.retain(|(_, fd)| read_memory_file(fd, 4096).map_or(true, |c| c.is_empty()));
         });
     });
 }

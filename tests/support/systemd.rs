@@ -66,7 +66,7 @@ async fn answer(connection: Connection, job: &'static str) {
     let it = || ObjectPath::try_from(PATH).unwrap();
     while let Some(Ok(call)) = calls.next().await {
         let header = call.header();
-        let answered = match header.member().map(|member| member.as_str()) {
+        let answered = match header.member().map(zbus::names::MemberName::as_str) {
             Some("GetUnit") => connection.reply(&header, &it()).await,
             Some("GetAll") => {
                 let mut all: HashMap<&str, Variant<'_>> = HashMap::new();
