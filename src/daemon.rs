@@ -113,7 +113,7 @@ pub fn main(args: Args) -> ExitCode {
             Config::load_from_system(config).map(|_| ()).map_err(DaemonError::from)
         }
         Some(Command::Export(export)) => offline::export(config, &export),
-        Some(Command::Mounter) => return mounter::main(std::iter::empty()),
+        Some(Command::Mounter { args }) => return mounter::main(args.into_iter()),
         Some(Command::CheckCache { dir }) => {
             cache::check(&dir).map_err(|reason| DaemonError::Part { action: "vouch for the cache", reason })
         }

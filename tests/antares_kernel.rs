@@ -1,6 +1,7 @@
 //! Workspaces on the real thing: a git repository, the object store, the shared tree, FUSE and overlayfs. Needs root.
 //!
 //! This process serves the mounts, so it never walks into one: what users do is done by processes of their own.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 use std::{
     collections::BTreeMap,

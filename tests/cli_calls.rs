@@ -1,4 +1,5 @@
 //! `scorpioctl` against a socket that answers as the contract says: what each verb asks, in which order, and how it ends.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 use std::{
     fs,

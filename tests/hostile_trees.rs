@@ -2,6 +2,7 @@
 //!
 //! [`ROWS`] is the list of bad cases: every row is one directory of one repository, beside directories that are fine.
 //! Needs root.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
 #![allow(missing_docs)]
 
 mod origin_fixture;
@@ -81,8 +82,10 @@ use Tree::{Entries, Tail};
 const FILE: &str = "100644";
 const GOOD: (&str, &[u8], Id) = (FILE, b"good", Own);
 
-/// Row, its directory, and what programs see there.
-const ROWS: &[(&str, Tree, &[(&str, Seen)])] = &[
+/// Name of the case, the tree, and what a program sees at each path.
+type Row = (&'static str, Tree, &'static [(&'static str, Seen)]);
+
+const ROWS: &[Row] = &[
     (
         "dot-dot",
         Entries(&[GOOD, ("40000", b"..", Id::Tree)]),

@@ -30,7 +30,11 @@ pub enum Command {
     Export(ExportArgs),
     /// Make or end one mount, as told on standard input (the daemon starts this itself)
     #[command(hide = true)]
-    Mounter,
+    Mounter {
+        /// For tests: where to stop, which of several ways to take
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
     /// Check a cache that another boot left behind (the daemon starts this itself)
     #[command(hide = true)]
     CheckCache {

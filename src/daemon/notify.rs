@@ -41,7 +41,7 @@ pub async fn feed_watchdog(socket: PathBuf) {
         match tokio::time::timeout(interval / 3, probe(&socket)).await {
             Ok(Ok(())) => tell(&[sd_notify::NotifyState::Watchdog]),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the control socket does not answer; the watchdog goes hungry")
+                tracing::warn!(%error, "the control socket does not answer; the watchdog goes hungry");
             }
             Err(_) => {
                 tracing::warn!("the control socket is slow to answer; the watchdog goes hungry");

@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(peer.identity.uid, nix::unistd::geteuid().as_raw());
         assert_eq!(peer.identity.gid, nix::unistd::getegid().as_raw());
         let mut groups: Vec<_> =
-            nix::unistd::getgroups().unwrap().into_iter().map(|gid| gid.as_raw()).collect();
+            nix::unistd::getgroups().unwrap().into_iter().map(nix::unistd::Gid::as_raw).collect();
         groups.sort_unstable();
         let mut attested = peer.identity.groups.clone();
         attested.sort_unstable();

@@ -12,9 +12,9 @@ async fn a_new_workspace_is_mounted_recorded_and_the_users_own() {
         let mut events = antares.watch();
         let made = antares.create(&alice(), host.request("w")).await.unwrap();
         assert_eq!(made.state, State::Mounted);
-        assert_eq!(host.mounted(), [made.id.clone()]);
+        assert_eq!(host.mounted(), std::slice::from_ref(&made.id));
         assert_eq!(antares.get(&Scope::User(ALICE), &made.id).unwrap(), made);
-        assert_eq!(antares.list(&ALL), [made.clone()]);
+        assert_eq!(antares.list(&ALL), std::slice::from_ref(&made));
         let stat = made.upper.metadata().unwrap();
         assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (ALICE, 100, 0o700));
         let parent = made.upper.parent().unwrap().metadata().unwrap();
@@ -110,7 +110,7 @@ async fn a_failure_at_any_step_leaves_nothing() {
             let saboteur = Arc::clone(&host);
             let act = move |moment| {
                 if moment == when {
-                    sabotage(&saboteur)
+                    sabotage(&saboteur);
                 }
             };
             let antares = host.open_with(hook(act)).await;

@@ -143,7 +143,7 @@ async fn workspaces_end_when_their_time_is_over_and_not_before() {
     assert_eq!(start.elapsed().as_secs(), 100);
     until(&antares, &ephemeral.id, None).await;
     assert_eq!(start.elapsed().as_secs(), 200);
-    assert_eq!(host.mounted(), [endless.id.clone()]);
+    assert_eq!(host.mounted(), std::slice::from_ref(&endless.id));
     assert!(durable.upper.exists() && antares.state(&endless.id) == State::Mounted);
 }
 

@@ -354,7 +354,7 @@ mod tests {
         let (sender, answers) = mpsc::channel();
         let read = secret.clone();
         pool.submit(call(move |(): &mut ()| {
-            sender.send(std::fs::read(&read).map_err(|e| e.kind())).unwrap()
+            sender.send(std::fs::read(&read).map_err(|e| e.kind())).unwrap();
         }))
         .unwrap();
         assert_eq!(answers.recv(), Ok(Err(io::ErrorKind::PermissionDenied)));
