@@ -37,7 +37,7 @@ use crate::{
     cache,
     config::{self, Config},
     engine::{Leave, kernel::mounter},
-    sys::{boot, mountinfo},
+    sys::{boot, heap, mountinfo},
     telemetry::{self, event},
 };
 
@@ -155,6 +155,11 @@ fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
     telemetry::init(&config.daemon.log_level, config::journal_stream().as_deref())?;
     refuse_private_namespace()?;
     privileges::cut()?;
+    if !heap::give_memory_back() {
+        tracing::warn!(
+            "the allocator cannot be told to give memory back: the daemon may stay large after large reads"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("scorpio")

@@ -15,7 +15,7 @@ mod flights;
 mod room;
 mod source;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -29,6 +29,13 @@ use crate::{
     origin::{FetchError, Origin, Want},
     types::{Oid, OriginName},
 };
+
+/// So many sizes come together with the wanted one from an origin that tells them cheaply: one trip and one transaction
+/// instead of two of each for nearly every directory, and no longer to wait than some hundred microseconds.
+const QUICK_SIZES: usize = 256;
+
+/// How long the wanted size waits for its siblings; then one of them hangs, and it is asked for alone.
+const QUICK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +151,9 @@ impl ObjectStore {
     }
 
     /// Learns sizes in bulk: returns as soon as that of `wants[first]` is known (or known not to come); the others
-    /// follow in the background, in batches. Failures of the others are not reported. A size that is known or already
-    /// asked for is not asked for again. With `first` out of range nothing is waited for.
+    /// follow in the background, in batches, or come with it when they are few and the origin tells sizes cheaply.
+    /// Failures of the others are not reported. A size that is known or already asked for is not asked for again, but
+    /// for one that its siblings keep waiting: once more alone. With `first` out of range nothing is waited for.
     pub async fn fetch_sizes(
         &self,
         origin: &OriginName,
@@ -153,18 +161,45 @@ impl ObjectStore {
         first: usize,
     ) -> Result<(), FetchError> {
         let source = self.shared.source(origin)?;
-        let Plan { waiting, wanted, others } = self.shared.plan_sizes(&source, wants, first)?;
-        // The wanted one goes alone: an answer comes when a whole batch has it, and a sibling may hang.
+        let asked = wants.get(first).cloned();
+        let Plan { waiting, mut wanted, mut others } = self.shared.plan_sizes(&source, wants, first)?;
+        let is_quick = source.origin.sizes_are_cheap() && others.len() < QUICK_SIZES;
+        if is_quick {
+            wanted.append(&mut others);
+        }
+        // Else the wanted one goes alone: an answer comes when a whole batch has it, and a sibling may hang.
         for batch in [wanted, others] {
             if !batch.is_empty() {
-                let (shared, source) = (self.shared.clone(), source.clone());
-                tokio::spawn(async move { shared.bring_sizes(&source, batch).await });
+                self.bring_sizes(&source, batch);
             }
         }
-        match waiting {
-            Some(waiting) => landed(&source, waiting).await,
-            None => Ok(()),
+        match (waiting, asked) {
+            (Some(waiting), Some(asked)) if is_quick => self.size_landed(&source, waiting, asked).await,
+            (Some(waiting), _) => landed(&source, waiting).await,
+            (None, _) => Ok(()),
         }
+    }
+
+    /// Waits for a size that comes with others, unless these take long: then it gets a flight of its own.
+    async fn size_landed(
+        &self,
+        source: &Arc<Source>,
+        waiting: Waiting,
+        want: Want,
+    ) -> Result<(), FetchError> {
+        if let Ok(result) = tokio::time::timeout(QUICK_PATIENCE, landed(source, waiting)).await {
+            return result;
+        }
+        let (waiting, ticket) = self.shared.join(source, What::SizeAlone, want.oid);
+        if let Some(ticket) = ticket {
+            self.bring_sizes(source, vec![(want, ticket)]);
+        }
+        landed(source, waiting).await
+    }
+
+    fn bring_sizes(&self, source: &Arc<Source>, batch: Vec<SizeFlight>) {
+        let (shared, source) = (self.shared.clone(), source.clone());
+        tokio::spawn(async move { shared.bring_sizes(&source, batch).await });
     }
 
     /// Counters per origin.
@@ -201,7 +236,7 @@ impl Shared {
             What::Tree if oid == Oid::EMPTY_TREE => Ok(true),
             What::Tree => self.cache.has_tree(oid),
             What::Blob => self.cache.has_blob(oid),
-            What::Size => self.cache.size(oid).map(|size| size.is_some()),
+            What::Size | What::SizeAlone => self.cache.size(oid).map(|size| size.is_some()),
         };
         found.map_err(|why| not_stored(oid, &why))
     }

@@ -9,10 +9,12 @@
 //! - [`process`]: what a process inherits
 //! - [`boot`]: ids of this boot
 //! - [`fdstore`]: descriptors that the service manager keeps for us
+//! - [`heap`]: memory that is given back
 
 pub mod boot;
 pub mod durable;
 pub mod fdstore;
+pub mod heap;
 pub mod identity;
 pub mod mount;
 pub mod mountinfo;

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,7 @@ struct Memory {
     arrived: Notify,
     /// Every batch, in order.
     asked: Mutex<Vec<Vec<Oid>>>,
+    cheap_sizes: AtomicBool,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
 }
@@ -68,6 +69,7 @@ impl Memory {
             gate: Mutex::default(),
             arrived: Notify::new(),
             asked: Mutex::default(),
+            cheap_sizes: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
         })
@@ -153,7 +155,7 @@ impl Origin for Memory {
     }
 
     fn sizes_are_cheap(&self) -> bool {
-        true
+        self.cheap_sizes.load(Ordering::SeqCst)
     }
 }
 
@@ -444,6 +446,46 @@ async fn the_wanted_size_is_there_while_a_sibling_hangs() {
     assert_eq!(again, None, "the size of the hanging one cannot be known");
     tokio::task::yield_now().await;
     assert_eq!(world.origin.asked().len(), 2, "a size under way was asked for again");
+}
+
+#[tokio::test]
+async fn cheap_sizes_come_with_the_wanted_one() {
+    let blobs: Vec<_> = (0..3).map(|seed| blob(seed, 100)).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    world.origin.cheap_sizes.store(true, Ordering::SeqCst);
+    let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
+    world.store.fetch_sizes(&origin(), wants, 1).await.unwrap();
+    let [first, second, third] = [0, 1, 2].map(|index: usize| blobs[index].0);
+    assert_eq!(world.origin.asked(), [[second, first, third]]);
+    for (oid, _) in &blobs {
+        assert_eq!(world.store.cached_size(*oid).unwrap(), Some(100));
+    }
+}
+
+#[tokio::test]
+async fn a_cheap_size_does_not_wait_for_a_sibling_that_hangs() {
+    let blobs: Vec<_> = (0..3).map(|seed| blob(seed, 100)).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    world.origin.cheap_sizes.store(true, Ordering::SeqCst);
+    let [first, hanging, third] = [0, 1, 2].map(|index: usize| blobs[index].0);
+    world.origin.hanging.lock().unwrap().insert(hanging);
+    let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
+    let ask = |index| {
+        let (store, wants) = (world.store.clone(), wants.clone());
+        tokio::spawn(async move { store.fetch_sizes(&origin(), wants, index).await })
+    };
+    let answers = [ask(0), ask(2), ask(0), ask(2)];
+    for answer in answers {
+        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await;
+        answer.expect("it waited for the sibling").unwrap().unwrap();
+    }
+    assert_eq!(world.store.cached_size(hanging).unwrap(), None);
+    let mut asked = world.origin.asked();
+    asked[1..].sort_unstable();
+    let mut alone = [vec![first], vec![third]];
+    alone.sort_unstable();
+    assert_eq!(asked[0], [first, hanging, third]);
+    assert_eq!(asked[1..], alone, "each is asked for once more, however many wait");
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub(super) enum What {
     Tree,
     Blob,
     Size,
+    /// The same, on a flight of its own.
+    SizeAlone,
 }
 
 /// What one flight brings.

@@ -64,7 +64,9 @@ impl Source {
         let wants = std::slice::from_ref(want);
         let (kind, answers) = match what {
             What::Tree => (ObjectKind::Tree, self.ask(self.origin.trees(wants)).await?),
-            What::Blob | What::Size => (ObjectKind::Blob, self.ask(self.origin.blobs(wants)).await?),
+            What::Blob | What::Size | What::SizeAlone => {
+                (ObjectKind::Blob, self.ask(self.origin.blobs(wants)).await?)
+            }
         };
         let [body] = <[_; 1]>::try_from(answers).map_err(|answers| self.miscounted(1, answers.len()))?;
         let body = body?;
