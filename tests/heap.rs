@@ -1,4 +1,5 @@
 //! Memory that was given back to the allocator goes back to the system. A process of its own: the setting is global.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 use scorpio::sys::heap;
 
@@ -6,6 +7,7 @@ const MIB: usize = 1 << 20;
 const BLOCKS: usize = 64;
 
 /// Takes large blocks with a small one behind each, and frees the large ones; the small ones live on.
+#[allow(clippy::vec_box)] // single small blocks are the point
 fn take_and_free(small: &mut Vec<Box<[u8; 64]>>) {
     let large: Vec<Vec<u8>> = (0..BLOCKS)
         .map(|_| {
