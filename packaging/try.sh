@@ -47,14 +47,16 @@ ctl() { "$bin/scorpioctl" --socket "$base/scorpio.sock" "$@"; }
 
 workspace=
 daemon=
+sleeper=
 clean_up() {
     trap '' INT TERM
     trap - EXIT
+    [ -z "$sleeper" ] || kill "$sleeper"
     if [ -n "$workspace" ]; then
         # What was written here is not thrown away unasked.
         if ! ctl remove "$workspace" --lazy --yes >/dev/null 2>&1; then
             saved=$PWD/scorpio-changes-$workspace.tar
-            if ctl export "$workspace" --output "$saved" >/dev/null 2>&1; then
+            if ctl export "$workspace" --format tar --output "$saved" >/dev/null 2>&1; then
                 say "Your changes are saved in $saved."
                 ctl remove "$workspace" --discard --lazy --yes >/dev/null
             else
@@ -106,7 +108,7 @@ say ""
 say "  mounted in        $took ms (with the start of scorpioctl)"
 say "  bytes fetched     $(fetched) before anything was looked at"
 say "  files visible     $(find "$mount" -type f | wc -l)"
-first=$(find "$mount" -type f -size +0 | head -n 1)
+first=$(find "$mount" -type f -size +0 -print -quit)
 [ -z "$first" ] || cat "$first" >/dev/null
 say "  bytes fetched     $(fetched) after listing everything and reading one file"
 say ""
@@ -115,9 +117,12 @@ say ""
 say "  cd $mount                     # it is yours: edit, build, run git in it"
 say "  alias sc='$bin/scorpioctl --socket $base/scorpio.sock'"
 say "  sc list; sc info $workspace; sc stats; sc doctor"
-say "  sc export $workspace -o changes.tar      # save what you changed"
+say "  sc export $workspace -o changes.patch    # save what you changed"
 say ""
 if [ "$once" = no ]; then
     say "Ctrl-C unmounts it, stops the daemon and cleans up; changes are saved first."
-    while sleep 3600; do :; done
+    # Waited for rather than run: a signal must not have to wait for it.
+    sleep infinity &
+    sleeper=$!
+    wait "$sleeper"
 fi
