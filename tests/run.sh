@@ -42,5 +42,5 @@ cargo test --locked
 
 if [ "$quick" = no ]; then
     say "package and machine tests"
-    tests/system/run.sh
+    tests/system/run.sh bookworm trixie
 fi
