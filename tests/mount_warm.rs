@@ -66,6 +66,7 @@ fn assert_asks(host: &Host, expected: &[(&str, u64)], pass: impl Fn(usize)) {
 
 fn a_second_look_asks_nothing(kind: &str) {
     let (host, point) = host(kind, "");
+    assert_eq!(host.json(0, &["health"])["lower"], kind);
     let (listed, content) = (list(&host, &point), read(&host, &point));
     let links = format!("cd '{}'; readlink -v link dangling; ./program", point.display());
     assert_eq!(host.sh_as(ALICE, &links), "src/d1/f1\nnowhere\n");

@@ -1,6 +1,6 @@
 //! Talking to the service manager: ready, status, watchdog. Without one, all of it does nothing.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,12 +15,6 @@ pub fn ready(status: &str) {
 /// Says that the daemon is on its way out.
 pub fn stopping() {
     tell(&[sd_notify::NotifyState::Stopping]);
-}
-
-/// Asks for more time than the unit gives, during long starts and stops.
-pub fn extend_timeout(by: Duration) {
-    let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
-    tell(&[sd_notify::NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
 fn tell(states: &[sd_notify::NotifyState<'_>]) {

@@ -8,7 +8,7 @@ use crate::{
     antares::{Antares, AntaresConfig, Scope, State},
     auth::{self, accounts::Accounts},
     cache::{Cache, CacheOptions, Checker},
-    config::{self, Config, LowerKind, OriginConfig, OriginKind},
+    config::{self, Config, OriginConfig, OriginKind},
     daemon::{
         DaemonError,
         exporter::WorkspaceExporter,
@@ -253,10 +253,9 @@ async fn services(
     store: ObjectStore,
 ) -> Services {
     let accounts = Accounts::default();
-    let lower = match config.engine.lower {
-        LowerKind::PerOwner => "per-owner",
-        LowerKind::Auto | LowerKind::Shared => "shared",
-    };
+    // What the engine found to work, not what was asked for: `auto` may have fallen back.
+    let is_shared = engine.sessions().iter().any(|session| session.name == "shared");
+    let lower = if is_shared { "shared" } else { "per-owner" };
     let exporter =
         WorkspaceExporter { antares: antares.clone(), store: store.clone(), runtime: Handle::current() };
     Services {
