@@ -15,12 +15,13 @@ pub mod views;
 
 pub use errors::{ErrorData, ErrorKind};
 pub use params::{
-    AdoptOrphan, CreateWorkspace, ListWorkspaces, MountWorkspace, Nothing, RemoveWorkspace, UnmountWorkspace,
-    WatchWorkspaces, WorkspaceRef,
+    AdoptOrphan, CreateWorkspace, ForgetCredential, ListWorkspaces, MountWorkspace, Nothing, RemoveWorkspace,
+    StoreCredential, UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
 };
 pub use views::{
-    CacheCounters, Counters, Done, Health, OriginCounters, OriginView, OrphanView, SessionCounters,
-    TreeCounters, WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceState, WorkspaceView,
+    CacheCounters, Counters, Done, ForgottenCredential, Health, OriginCounters, OriginView, OrphanView,
+    ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI, WorkspaceEvent, WorkspacePage,
+    WorkspaceState, WorkspaceView,
 };
 
 /// Names of the methods.
@@ -45,6 +46,10 @@ pub mod method {
     pub const WORKSPACE_EVENT: &str = "workspace.event";
     /// [`super::Nothing`] → list of [`super::OriginView`]
     pub const ORIGIN_LIST: &str = "origin.list";
+    /// [`super::StoreCredential`] → [`super::StoredCredential`]
+    pub const CREDENTIAL_STORE: &str = "credential.store";
+    /// [`super::ForgetCredential`] → [`super::ForgottenCredential`]
+    pub const CREDENTIAL_FORGET: &str = "credential.forget";
     /// [`super::Nothing`] → list of [`super::OrphanView`]; needs the right to manage others' workspaces
     pub const ORPHAN_LIST: &str = "orphan.list";
     /// [`super::AdoptOrphan`] → [`super::WorkspaceView`]; needs the right to manage others' workspaces

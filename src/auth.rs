@@ -5,6 +5,7 @@
 //! - [`principals`]: whether a list of users and groups admits somebody
 //! - [`accounts`]: names and ids of the host's users and groups
 //! - [`memory`]: remembers consent for a few seconds, refusals never
+//! - [`vault`]: what users log in to origins with
 //!
 //! Everywhere here uid 0 may do everything and is never asked about: `doctor` must work when the policy does not.
 
@@ -13,6 +14,7 @@ pub mod fixed;
 pub mod memory;
 pub mod polkit;
 pub mod principals;
+pub mod vault;
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //!
 //! - what a verb is made of: `spec` (`ORIGIN:PATH@REV`), `place` (directories), `daemon` (the socket),
 //!   `screen` and `text` (what people see), `failure` and `exit` (what they see when it fails)
-//! - the verbs: `mount`, `list`, `info`, `unmount`, `remove`, `watch`, `origins`, `orphans`, `export`,
+//! - the verbs: `mount`, `list`, `info`, `unmount`, `remove`, `watch`, `origins`, `login`, `orphans`, `export`,
 //!   `stats`, `health`, `whoami`, `logs`, `doctor`, `completions`, `man`
 
 mod completions;
@@ -14,6 +14,7 @@ pub mod failure;
 mod health;
 mod info;
 mod list;
+mod login;
 mod logs;
 mod man;
 mod mount;
@@ -106,6 +107,8 @@ enum Verb {
     /// List the origins that you may mount
     #[command(after_help = "Examples:\n  scorpioctl origins")]
     Origins,
+    Login(login::Login),
+    Logout(login::Logout),
     Orphans(orphans::Orphans),
     Export(export::Export),
     /// Show the daemon's counters
@@ -175,6 +178,8 @@ impl Verb {
             Verb::Remove(remove) => remove.run(session).await,
             Verb::Watch(watch) => watch.run(session).await,
             Verb::Origins => origins::run(session).await,
+            Verb::Login(login) => login.run(session).await,
+            Verb::Logout(logout) => logout.run(session).await,
             Verb::Orphans(orphans) => orphans.run(session).await,
             Verb::Export(export) => export.run(session).await,
             Verb::Stats => stats::run(session).await,

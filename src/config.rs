@@ -177,6 +177,33 @@ pub struct OriginConfig {
     pub kind: OriginKind,
 }
 
+/// Whose credential an origin is read with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadWith {
+    /// The service's own, or none.
+    Service,
+    /// That of each user, kept by `scorpioctl login`.
+    User,
+}
+
+impl OriginConfig {
+    /// Whose credential it is read with.
+    pub fn read_with(&self) -> ReadWith {
+        match &self.kind {
+            OriginKind::Git { .. } => ReadWith::Service,
+        }
+    }
+}
+
+impl OriginKind {
+    /// As `kind` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            OriginKind::Git { .. } => "git",
+        }
+    }
+}
+
 /// What an origin is.
 #[derive(Clone, Debug)]
 pub enum OriginKind {

@@ -9,6 +9,7 @@
 //! - [`args`]: the command line
 //! - [`offline`]: saving a workspace's changes while no daemon runs
 //! - [`exporter`]: saving them while one does
+//! - [`credentials`]: what users log in to origins with
 //! - [`privileges`]: what is kept of root's powers
 //! - [`wiring`]: the modules, put together
 //! - [`notify`]: talking to the service manager
@@ -16,6 +17,7 @@
 //! - [`keeper`]: having it keep the FUSE sessions for a successor
 
 pub mod args;
+pub mod credentials;
 pub mod exporter;
 pub mod job;
 pub mod keeper;

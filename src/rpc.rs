@@ -3,7 +3,7 @@
 //! A connection's way: [`accept`] takes it in (or turns it away with 503), [`slots`] counts it against its user,
 //! [`connection`] serves HTTP on it through a [`stream`] that cannot be held up for ever, [`http`] routes a request and
 //! bounds its body, [`module`] finds the method, opens a span with a request id and parses the parameters, a handler
-//! ([`workspaces`], [`orphans`], [`host`], [`watch`]) authorises and delegates, [`failure`] turns what went wrong into
+//! ([`workspaces`], [`credentials`], [`orphans`], [`host`], [`watch`]) authorises and delegates, [`failure`] turns what went wrong into
 //! an error of the contract. [`export`] is the one route that is not JSON-RPC.
 //!
 //! - [`backends`]: what handlers call: workspaces, counters, export; traits with one implementation here
@@ -13,6 +13,7 @@
 mod accept;
 pub mod backends;
 mod connection;
+mod credentials;
 pub mod export;
 mod failure;
 mod hangup;
@@ -31,7 +32,9 @@ mod workspaces;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 pub use accept::serve;
-pub use backends::{ExportFormat, ExportPart, Exporter, Gauges, HostGauges, Workspaces};
+pub use backends::{
+    CredentialError, Credentials, ExportFormat, ExportPart, Exporter, Gauges, HostGauges, Workspaces,
+};
 
 use crate::{
     auth::{Authorizer, accounts::Accounts},
@@ -47,6 +50,8 @@ pub struct Services {
     pub gauges: Arc<dyn Gauges>,
     /// Writes a workspace's changes out; 404 on its route when there is none.
     pub exporter: Option<Arc<dyn Exporter>>,
+    /// What users log in to origins with.
+    pub credentials: Arc<dyn Credentials>,
     /// Origins and who may mount them.
     pub origins: BTreeMap<OriginName, OriginConfig>,
     /// Who may do what.

@@ -1,7 +1,7 @@
 //! The only way to an object: the cache first, then the origin; verified, and one flight per object however many wait.
 //!
 //! - [`flights`]: who brings an object and who waits for it
-//! - [`source`]: an origin, asked and checked
+//! - [`source`]: an origin, asked and checked; [`sources`]: all of them
 //! - [`room`]: the bound on bytes under way
 //!
 //! No failure is remembered: it is told to those who wait at that moment, and the next to ask asks the origin again.
@@ -14,15 +14,18 @@
 mod flights;
 mod room;
 mod source;
+mod sources;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+pub use self::sources::Opener;
 use self::{
     flights::{Cargo, Flights, Outcome, Ticket, Waiting, What},
     room::Room,
     source::Source,
+    sources::Sources,
 };
 use crate::{
     cache::{Cache, CacheError, CacheStats, Put},
@@ -71,7 +74,7 @@ pub struct ObjectStore {
 
 struct Shared {
     cache: Cache,
-    sources: BTreeMap<OriginName, Arc<Source>>,
+    sources: Sources,
     flights: Flights,
     room: Room,
     batch: usize,
@@ -87,10 +90,19 @@ impl ObjectStore {
         origins: BTreeMap<OriginName, Arc<dyn Origin>>,
         limits: StoreLimits,
     ) -> ObjectStore {
-        let source = |(name, origin): (OriginName, _)| (name.clone(), Arc::new(Source::new(name, origin)));
+        ObjectStore::opening(cache, origins, Box::new(|_| None), limits)
+    }
+
+    /// The same, with origins that are opened when they are first asked for.
+    pub fn opening(
+        cache: Cache,
+        origins: BTreeMap<OriginName, Arc<dyn Origin>>,
+        open: Opener,
+        limits: StoreLimits,
+    ) -> ObjectStore {
         let shared = Shared {
             cache,
-            sources: origins.into_iter().map(source).collect(),
+            sources: Sources::new(origins, open),
             flights: Flights::default(),
             room: Room::new(limits.flight_bytes),
             batch: limits.batch.max(1),
@@ -101,6 +113,12 @@ impl ObjectStore {
     /// The origin of that name.
     pub fn origin(&self, name: &OriginName) -> Option<Arc<dyn Origin>> {
         self.shared.sources.get(name).map(|source| source.origin.clone())
+    }
+
+    /// Has the next request to an origin open it anew: what it is read with has changed. For those that an [`Opener`]
+    /// opens; another one would be gone for good.
+    pub fn reopen(&self, name: &OriginName) {
+        self.shared.sources.close(name);
     }
 
     /// The raw body of a tree, if it is here.
@@ -204,7 +222,7 @@ impl ObjectStore {
 
     /// Counters per origin.
     pub fn fetch_stats(&self) -> BTreeMap<OriginName, FetchStats> {
-        self.shared.sources.iter().map(|(name, source)| (name.clone(), source.stats())).collect()
+        self.shared.sources.all().into_iter().map(|source| (source.name.clone(), source.stats())).collect()
     }
 
     /// Counters of the cache.
@@ -225,7 +243,7 @@ struct Plan {
 
 impl Shared {
     fn source(&self, origin: &OriginName) -> Result<Arc<Source>, FetchError> {
-        self.sources.get(origin).cloned().ok_or_else(|| FetchError::Unreachable {
+        self.sources.get(origin).ok_or_else(|| FetchError::Unreachable {
             origin: origin.clone(),
             reason: "it is not configured on this host".into(),
         })

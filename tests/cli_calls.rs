@@ -313,6 +313,7 @@ fn the_daemons_refusal_decides_the_exit_status() {
         ("OriginUnavailable", 7),
         ("NoSuchWorkspace", 3),
         ("Internal", 1),
+        ("OriginDenied", 4),
         ("Stopping", 5),
     ] {
         let daemon = Scripted::new(move |_, _| Some(Err(refusal(kind, "it cannot be done"))));

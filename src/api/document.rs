@@ -8,9 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdoptOrphan, Counters, CreateWorkspace, Done, ErrorData, ErrorKind, Health, ListWorkspaces,
-    MountWorkspace, Nothing, OriginView, OrphanView, RemoveWorkspace, UnmountWorkspace, WatchWorkspaces,
-    WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView, method,
+    AdoptOrphan, Counters, CreateWorkspace, Done, ErrorData, ErrorKind, ForgetCredential,
+    ForgottenCredential, Health, ListWorkspaces, MountWorkspace, Nothing, OriginView, OrphanView,
+    RemoveWorkspace, StoreCredential, StoredCredential, UnmountWorkspace, WatchWorkspaces, WhoAmI,
+    WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView, method,
 };
 
 /// A method of the contract.
@@ -37,6 +38,7 @@ const MOUNTING: &[ErrorKind] = &[
     ErrorKind::NoSuchRevision,
     ErrorKind::NoSuchPath,
     ErrorKind::OriginUnavailable,
+    ErrorKind::OriginDenied,
     ErrorKind::Stopping,
 ];
 
@@ -77,6 +79,7 @@ pub const METHODS: &[Method] = &[
             ErrorKind::ForeignNamespace,
             ErrorKind::NoSuchWorkspace,
             ErrorKind::BadMountPoint,
+            ErrorKind::NoSuchOrigin,
             ErrorKind::WrongState,
             ErrorKind::OriginUnavailable,
             ErrorKind::Stopping,
@@ -110,6 +113,17 @@ pub const METHODS: &[Method] = &[
         "Lists the origins that the caller may mount.",
         &[],
     ),
+    method::<StoreCredential, StoredCredential>(
+        method::CREDENTIAL_STORE,
+        "Keeps the token that the caller reads an origin with, in place of another one. It is tried; one that the \
+         origin refuses is not kept.",
+        &[ErrorKind::NotAuthorised, ErrorKind::NoSuchOrigin, ErrorKind::WrongState, ErrorKind::OriginDenied],
+    ),
+    method::<ForgetCredential, ForgottenCredential>(
+        method::CREDENTIAL_FORGET,
+        "Forgets the token that the caller reads an origin with.",
+        &[ErrorKind::NoSuchOrigin],
+    ),
     method::<Nothing, Vec<OrphanView>>(
         method::ORPHAN_LIST,
         "Lists uppers that no record speaks for.",
@@ -127,6 +141,7 @@ pub const METHODS: &[Method] = &[
             ErrorKind::NoSuchRevision,
             ErrorKind::NoSuchPath,
             ErrorKind::OriginUnavailable,
+            ErrorKind::OriginDenied,
             ErrorKind::Stopping,
         ],
     ),

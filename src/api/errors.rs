@@ -36,11 +36,13 @@ pub enum ErrorKind {
     Stopping,
     /// 1015: something is wrong on this host; the journal has the details.
     Internal,
+    /// 1016: the origin refuses the credential or account it is read with, or there is none.
+    OriginDenied,
 }
 
 impl ErrorKind {
     /// All of them, by code.
-    pub const ALL: [ErrorKind; 15] = [
+    pub const ALL: [ErrorKind; 16] = [
         ErrorKind::BadParameter,
         ErrorKind::BadMountPoint,
         ErrorKind::NoSuchOrigin,
@@ -56,6 +58,7 @@ impl ErrorKind {
         ErrorKind::ForeignNamespace,
         ErrorKind::Stopping,
         ErrorKind::Internal,
+        ErrorKind::OriginDenied,
     ];
 
     /// What it means, for documents.
@@ -76,6 +79,9 @@ impl ErrorKind {
             ErrorKind::ForeignNamespace => "the caller is in another mount namespace",
             ErrorKind::Stopping => "the daemon is stopping",
             ErrorKind::Internal => "something is wrong on this host; the journal has the details",
+            ErrorKind::OriginDenied => {
+                "the origin refuses the credential or account it is read with, or there is none"
+            }
         }
     }
 
@@ -97,6 +103,7 @@ impl ErrorKind {
             ErrorKind::ForeignNamespace => 1013,
             ErrorKind::Stopping => 1014,
             ErrorKind::Internal => 1015,
+            ErrorKind::OriginDenied => 1016,
         }
     }
 }

@@ -112,6 +112,30 @@ pub struct WatchWorkspaces {
     pub id: Option<String>,
 }
 
+/// Keep what the caller reads an origin with.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreCredential {
+    /// Name of an origin.
+    pub origin: String,
+    /// The token: printable ASCII without spaces, at most 8192 bytes. Never shown again.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for StoreCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreCredential").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// Forget what the caller read an origin with.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetCredential {
+    /// Name of an origin.
+    pub origin: String,
+}
+
 /// Take an orphaned upper up again.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -110,8 +110,37 @@ pub enum WorkspaceEvent {
 pub struct OriginView {
     /// Its name.
     pub name: String,
-    /// `git`.
+    /// `git` or `mega`.
     pub kind: String,
+    /// Whose credential it is read with.
+    pub read_with: ReadWith,
+    /// Whether the caller has logged in to it; absent unless `read_with` is `user`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged_in: Option<bool>,
+}
+
+/// Whose credential an origin is read with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadWith {
+    /// The service's own, or none.
+    Service,
+    /// That of each user: `credential.store`.
+    User,
+}
+
+/// A credential was kept.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct StoredCredential {
+    /// Whether the origin took it when it was tried. False when the origin could not be asked now.
+    pub tried: bool,
+}
+
+/// Whether a credential was there to forget.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ForgottenCredential {
+    /// There was one.
+    pub forgotten: bool,
 }
 
 /// An upper without a record.

@@ -72,7 +72,7 @@ impl From<ErrorKind> for Exit {
             | ErrorKind::NoSuchRevision
             | ErrorKind::NoSuchPath
             | ErrorKind::NoSuchWorkspace => Exit::NotFound,
-            ErrorKind::NotAuthorised => Exit::NotAuthorised,
+            ErrorKind::NotAuthorised | ErrorKind::OriginDenied => Exit::NotAuthorised,
             ErrorKind::LimitReached | ErrorKind::Busy | ErrorKind::UnsavedChanges | ErrorKind::WrongState => {
                 Exit::Conflict
             }
@@ -110,6 +110,7 @@ mod tests {
             (ErrorKind::ForeignNamespace, 1),
             (ErrorKind::Stopping, 5),
             (ErrorKind::Internal, 1),
+            (ErrorKind::OriginDenied, 4),
         ];
         let codes: Vec<_> = rows.iter().map(|(kind, _)| kind.code()).collect();
         assert_eq!(codes, (1001..=1015).collect::<Vec<_>>(), "a kind of error has no row");

@@ -121,6 +121,7 @@ fn default_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Busy => "end the processes that use it, or add --lazy",
         ErrorKind::UnsavedChanges => "scorpioctl export saves them; --discard throws them away",
         ErrorKind::OriginUnavailable => "try again later; what is cached works meanwhile",
+        ErrorKind::OriginDenied => "scorpioctl origins shows which origins need a login",
         ErrorKind::ForeignNamespace => "run scorpioctl outside of the container or sandbox",
         ErrorKind::Stopping => "try again in a moment",
         ErrorKind::Internal => "scorpioctl doctor checks this host; scorpioctl logs shows the journal",

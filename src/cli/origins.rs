@@ -1,7 +1,7 @@
 //! `scorpioctl origins`: what may be mounted.
 
 use super::{Session, exit::Exit, failure::Failure, text::columns};
-use crate::api::{OriginView, method};
+use crate::api::{OriginView, ReadWith, method};
 
 /// Runs the verb.
 pub(crate) async fn run(session: &Session) -> Result<Exit, Failure> {
@@ -17,7 +17,16 @@ pub(crate) async fn run(session: &Session) -> Result<Exit, Failure> {
 }
 
 fn table(origins: &[OriginView]) -> String {
-    columns(&["NAME", "KIND"], origins.iter().map(|origin| vec![origin.name.clone(), origin.kind.clone()]))
+    let row = |origin: &OriginView| vec![origin.name.clone(), origin.kind.clone(), login(origin).to_owned()];
+    columns(&["NAME", "KIND", "LOGIN"], origins.iter().map(row))
+}
+
+fn login(origin: &OriginView) -> &'static str {
+    match (origin.read_with, origin.logged_in) {
+        (ReadWith::Service, _) => "-",
+        (ReadWith::User, Some(true)) => "yes",
+        (ReadWith::User, _) => "needed",
+    }
 }
 
 #[cfg(test)]
@@ -26,7 +35,20 @@ mod tests {
 
     #[test]
     fn origins_are_listed() {
-        let origin = |name: &str| OriginView { name: name.into(), kind: "git".into() };
-        assert_eq!(table(&[origin("linux"), origin("web")]), "NAME   KIND\nlinux  git\nweb    git");
+        let origin = |name: &str, read_with, logged_in| OriginView {
+            name: name.into(),
+            kind: "git".into(),
+            read_with,
+            logged_in,
+        };
+        let origins = [
+            origin("linux", ReadWith::Service, None),
+            origin("mega", ReadWith::User, Some(true)),
+            origin("web", ReadWith::User, Some(false)),
+        ];
+        assert_eq!(
+            table(&origins),
+            "NAME   KIND  LOGIN\nlinux  git   -\nmega   git   yes\nweb    git   needed"
+        );
     }
 }

@@ -6,11 +6,12 @@ use tokio::{net::UnixListener, runtime::Handle, sync::watch, task::JoinHandle};
 
 use crate::{
     antares::{Antares, AntaresConfig, Scope, State},
-    auth::{self, accounts::Accounts},
+    auth::{self, accounts::Accounts, vault::Vault},
     cache::{Cache, CacheOptions, Checker},
     config::{self, Config, OriginConfig, OriginKind},
     daemon::{
         DaemonError,
+        credentials::Logins,
         exporter::WorkspaceExporter,
         keeper::{self, ManagerKeeper},
     },
@@ -258,7 +259,13 @@ async fn services(
     let lower = if is_shared { "shared" } else { "per-owner" };
     let exporter =
         WorkspaceExporter { antares: antares.clone(), store: store.clone(), runtime: Handle::current() };
+    let logins = Logins {
+        vault: Arc::new(Vault::new(&config.daemon.state_dir)),
+        store: store.clone(),
+        trying: Default::default(),
+    };
     Services {
+        credentials: Arc::new(logins),
         workspaces: Arc::new(antares.clone()),
         gauges: Arc::new(HostGauges { engine, dicfuse, store, lower: lower.to_owned() }),
         exporter: Some(Arc::new(exporter)),

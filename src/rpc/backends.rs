@@ -1,4 +1,4 @@
-//! What the handlers call: [`Workspaces`], [`Gauges`] and [`Exporter`].
+//! What the handlers call: [`Workspaces`], [`Credentials`], [`Gauges`] and [`Exporter`].
 //!
 //! Each hides a layer that needs a kernel and a repository to exist, so that the socket's own promises can be shown
 //! without them.
@@ -11,9 +11,11 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::{
     antares::{Antares, Create, Event, Orphan, Scope, Workspace, WorkspaceError},
+    auth::vault::{Secret, VaultError},
     cache::CacheStats,
     dicfuse::{Dicfuse, DicfuseStats},
     engine::{OverlayEngine, SessionReport},
+    origin::FetchError,
     store::{FetchStats, ObjectStore},
     sys::identity::Identity,
     types::{OriginName, WorkspaceId},
@@ -120,6 +122,29 @@ impl Workspaces for Antares {
     async fn discard(&self, id: &WorkspaceId) -> Result<(), WorkspaceError> {
         Antares::discard(self, id).await
     }
+}
+
+/// What users log in to origins with.
+#[async_trait]
+pub trait Credentials: Send + Sync + 'static {
+    /// Keeps `secret` as what `uid` reads `origin` with, unless the origin refuses it. Whether the origin took it; false
+    /// when it could not be asked.
+    async fn store(&self, origin: &OriginName, uid: u32, secret: Secret) -> Result<bool, CredentialError>;
+    /// Takes it away; whether there was one. Reads a disk.
+    fn forget(&self, origin: &OriginName, uid: u32) -> Result<bool, CredentialError>;
+    /// Whether there is one, usable or not. Reads a disk.
+    fn is_held(&self, origin: &OriginName, uid: u32) -> bool;
+}
+
+/// Why a credential is not kept or not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The origin said no to it.
+    #[error(transparent)]
+    Refused(FetchError),
+    /// It cannot be kept on this host.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
 }
 
 /// Counters of the layers below. Called from a blocking thread; must touch no mount.

@@ -115,7 +115,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::NotAuthorised | ErrorKind::ForeignNamespace => StatusCode::FORBIDDEN,
         ErrorKind::LimitReached => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Busy | ErrorKind::UnsavedChanges | ErrorKind::WrongState => StatusCode::CONFLICT,
-        ErrorKind::OriginUnavailable => StatusCode::BAD_GATEWAY,
+        ErrorKind::OriginUnavailable | ErrorKind::OriginDenied => StatusCode::BAD_GATEWAY,
         ErrorKind::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -10,6 +10,7 @@ use crate::{
     auth::{Action, Refusal},
     engine::{MountError, PointFault, UnmountError},
     origin::{FetchError, ResolveError},
+    types::OriginName,
 };
 
 /// Why a call has no result.
@@ -48,6 +49,12 @@ pub(crate) enum Failure {
         /// How many may be.
         limit: usize,
     },
+    /// The origin is not read with its users' credentials.
+    #[error("origin `{0}` is not read with credentials of its users")]
+    NoLogin(OriginName),
+    /// A credential was refused when it was tried.
+    #[error("the credential is not kept: {0}")]
+    Credential(FetchError),
     /// Something that should not happen.
     #[error("{0}")]
     Internal(String),
@@ -109,6 +116,9 @@ impl Failure {
             Failure::TooManyCalls { .. } => {
                 Explained::of(ErrorKind::LimitReached).hint("wait for some of them").retryable()
             }
+            Failure::NoLogin(_) => Explained::of(ErrorKind::WrongState)
+                .hint("it needs no login: mount it; `scorpioctl origins` shows which origins need one"),
+            Failure::Credential(error) => of_fetch(error),
             Failure::Internal(_) => internal(),
         }
     }
@@ -188,8 +198,9 @@ fn of_fetch(error: &FetchError) -> Explained {
         }
         FetchError::Moved { .. } => Explained::of(ErrorKind::OriginUnavailable)
             .hint("mount it anew to have it as it is now; what you wrote can be exported"),
-        FetchError::Denied { .. } => Explained::of(ErrorKind::OriginUnavailable)
-            .hint("the account in the origin's `read_as` must be able to read it"),
+        FetchError::Denied { .. } => Explained::of(ErrorKind::OriginDenied).hint(
+            "log in with `scorpioctl login`, or have the administrator see to the origin's `credential` or `read_as`",
+        ),
         FetchError::NotStored { .. } => internal().retryable(),
     }
 }

@@ -10,10 +10,11 @@ use super::{
 use crate::{
     antares::{Scope, State},
     api::{
-        CacheCounters, Counters, Health, Nothing, OriginCounters, OriginView, TreeCounters, WhoAmI, document,
+        CacheCounters, Counters, Health, Nothing, OriginCounters, OriginView, ReadWith, TreeCounters, WhoAmI,
+        document,
     },
     auth::{Action, Refusal},
-    config::OriginKind,
+    config,
     types::OriginName,
 };
 
@@ -21,13 +22,20 @@ pub(super) async fn origins(host: Arc<Host>, call: Call, _: Nothing) -> Result<V
     let mut shown = Vec::new();
     for (name, config) in &host.services.origins {
         if host.may_mount(call.identity(), name).await {
-            let kind = match config.kind {
-                OriginKind::Git { .. } => "git",
+            let (read_with, logged_in) = match config.read_with() {
+                config::ReadWith::Service => (ReadWith::Service, None),
+                config::ReadWith::User => (ReadWith::User, Some(is_logged_in(&host, &call, name).await?)),
             };
-            shown.push(OriginView { name: name.to_string(), kind: kind.to_owned() });
+            let kind = config.kind.name().to_owned();
+            shown.push(OriginView { name: name.to_string(), kind, read_with, logged_in });
         }
     }
     Ok(shown)
+}
+
+async fn is_logged_in(host: &Arc<Host>, call: &Call, origin: &OriginName) -> Result<bool, Failure> {
+    let (uid, origin) = (call.caller.uid(), origin.clone());
+    host.ask(move |services| services.credentials.is_held(&origin, uid)).await
 }
 
 pub(super) async fn who_am_i(host: Arc<Host>, call: Call, _: Nothing) -> Result<WhoAmI, Failure> {

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 use super::{
-    RpcLimits, Services,
+    RpcLimits, Services, credentials,
     failure::Failure,
     host, orphans,
     slots::{Slot, SlotLimits, Slots},
@@ -22,6 +22,7 @@ use crate::{
     antares::{Scope, WorkspaceError},
     api::{ErrorKind, method},
     auth::{Action, Caller, Refusal},
+    config::{OriginConfig, ReadWith},
     sys::{identity::Identity, peer::Place},
     telemetry::event,
     types::{OriginName, WorkspaceId},
@@ -61,6 +62,8 @@ pub(super) fn build(host: Arc<Host>) -> Result<RpcModule<Host>, jsonrpsee::core:
     add(&mut module, method::WORKSPACE_UNMOUNT, workspaces::unmount)?;
     add(&mut module, method::WORKSPACE_REMOVE, workspaces::remove)?;
     add(&mut module, method::ORIGIN_LIST, host::origins)?;
+    add(&mut module, method::CREDENTIAL_STORE, credentials::store)?;
+    add(&mut module, method::CREDENTIAL_FORGET, credentials::forget)?;
     add(&mut module, method::ORPHAN_LIST, orphans::list)?;
     add(&mut module, method::ORPHAN_ADOPT, orphans::adopt)?;
     add(&mut module, method::ORPHAN_DISCARD, orphans::discard)?;
@@ -250,11 +253,23 @@ impl Host {
         }
     }
 
-    /// Whether somebody may mount an origin; one that does not exist is one that nobody may.
+    /// Whether somebody may mount an origin; one that does not exist is one that nobody may. A view of a single user is
+    /// that user's alone.
     pub(super) async fn may_mount(&self, identity: &Identity, origin: &OriginName) -> bool {
-        match self.services.origins.get(origin) {
-            Some(config) => identity.is_root() || self.services.accounts.admit(&config.allow, identity).await,
-            None => false,
+        let Some(config) = self.services.origins.get(&origin.configured()) else { return false };
+        if identity.is_root() {
+            return true;
+        }
+        let is_mine = origin.user().is_none_or(|uid| uid == identity.uid);
+        is_mine && self.services.accounts.admit(&config.allow, identity).await
+    }
+
+    /// The origin as `uid` reads it.
+    pub(super) fn view_of(&self, origin: &OriginName, uid: u32) -> OriginName {
+        let config = self.services.origins.get(&origin.configured());
+        match config.map(OriginConfig::read_with) {
+            Some(ReadWith::User) => origin.of_user(uid),
+            Some(ReadWith::Service) | None => origin.configured(),
         }
     }
 

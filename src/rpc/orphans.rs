@@ -24,7 +24,7 @@ pub(super) async fn adopt(
     params: AdoptOrphan,
 ) -> Result<WorkspaceView, Failure> {
     let id = requests::workspace_id(&params.id)?;
-    let request = requests::create(params.workspace)?;
+    let mut request = requests::create(params.workspace)?;
     host.authorize(&call.caller, Action::ManageOthers).await?;
     host.require_our_file_system(&call.caller).await?;
     let owner = host.services.accounts.identity(params.uid).await;
@@ -32,7 +32,8 @@ pub(super) async fn adopt(
         .map_err(|error| Failure::Internal(error.to_string()))?
         .ok_or_else(|| Failure::BadParameter(format!("`uid`: there is no user {}", params.uid)))?;
     // The one who gets it must be allowed to see what it stands on.
-    workspaces::require_origin(&host, &owner, &request).await?;
+    workspaces::require_origin(&host, &owner, &request.origin).await?;
+    request.origin = host.view_of(&request.origin, owner.uid);
     let workspaces = Arc::clone(&host.services.workspaces);
     let adopted = host.finish(&call, async move { workspaces.adopt(&id, &owner, request).await }).await?;
     Ok(views::workspace(adopted, &host.services.accounts).await)

@@ -22,7 +22,7 @@ pub(super) fn workspace_id(text: &str) -> Result<WorkspaceId, Failure> {
 pub(super) fn create(params: CreateWorkspace) -> Result<Create, Failure> {
     let bad = |what: &str, error: &dyn std::fmt::Display| Failure::BadParameter(format!("`{what}`: {error}"));
     Ok(Create {
-        origin: OriginName::from_str(&params.origin).map_err(|error| bad("origin", &error))?,
+        origin: origin(&params.origin)?,
         rev: params.rev.map(revision).transpose()?,
         path: RepoPath::from_str(&params.path).map_err(|error| bad("path", &error))?,
         mount_point: mount_point(params.mount_point)?,
@@ -34,6 +34,16 @@ pub(super) fn create(params: CreateWorkspace) -> Result<Create, Failure> {
             mode: params.mode.as_deref().map(mode).transpose()?,
         },
     })
+}
+
+/// The name of an origin. Names of single users' views of it are ours alone.
+pub(super) fn origin(text: &str) -> Result<OriginName, Failure> {
+    let bad = |error: &dyn std::fmt::Display| Failure::BadParameter(format!("`origin`: {error}"));
+    match OriginName::from_str(text) {
+        Ok(name) if name.user().is_none() => Ok(name),
+        Ok(_) => Err(bad(&"an origin's name has no `+`")),
+        Err(error) => Err(bad(&error)),
+    }
 }
 
 /// A path that can at all be a mount point; what is there is looked at with the caller's rights, later.
@@ -117,6 +127,7 @@ mod tests {
     fn senseless_parameters_are_refused_by_kind() {
         let cases: Vec<(CreateWorkspace, ErrorKind)> = vec![
             (CreateWorkspace { origin: "Linux/..".into(), ..asked() }, ErrorKind::BadParameter),
+            (CreateWorkspace { origin: "linux+1000".into(), ..asked() }, ErrorKind::BadParameter),
             (CreateWorkspace { path: "a/../b".into(), ..asked() }, ErrorKind::BadParameter),
             (CreateWorkspace { rev: Some(String::new()), ..asked() }, ErrorKind::BadParameter),
             (CreateWorkspace { rev: Some("a\nb".into()), ..asked() }, ErrorKind::BadParameter),

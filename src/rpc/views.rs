@@ -22,7 +22,7 @@ pub(super) async fn workspace(workspace: Workspace, accounts: &Accounts) -> Work
         reason,
         uid: workspace.owner.uid,
         user,
-        origin: workspace.origin.to_string(),
+        origin: workspace.origin.configured().to_string(),
         path: workspace.snapshot.path.to_string(),
         rev: workspace.rev,
         commit: workspace.snapshot.commit.to_string(),

@@ -8,7 +8,7 @@ use super::{
     requests, views,
 };
 use crate::{
-    antares::{Create, Scope, Workspace, WorkspaceError},
+    antares::{Scope, Workspace, WorkspaceError},
     api::{
         CreateWorkspace, Done, ListWorkspaces, MountWorkspace, RemoveWorkspace, UnmountWorkspace,
         WorkspacePage, WorkspaceRef, WorkspaceView,
@@ -16,6 +16,7 @@ use crate::{
     auth::Action,
     sys::identity::Identity,
     telemetry::event,
+    types::{OriginName, WorkspaceId},
 };
 
 /// Workspaces in a page unless asked otherwise.
@@ -28,10 +29,11 @@ pub(super) async fn create(
     call: Call,
     params: CreateWorkspace,
 ) -> Result<WorkspaceView, Failure> {
-    let request = requests::create(params)?;
+    let mut request = requests::create(params)?;
     host.authorize(&call.caller, Action::Mount).await?;
     host.require_our_file_system(&call.caller).await?;
-    require_origin(&host, call.identity(), &request).await?;
+    require_origin(&host, call.identity(), &request.origin).await?;
+    request.origin = host.view_of(&request.origin, call.caller.uid());
     // Not run to its end for a caller who is gone: dropping this future undoes what was done.
     let mut waited_for = WaitedFor { until_done: false };
     let made = host.services.workspaces.create(call.identity(), request).await;
@@ -53,12 +55,16 @@ impl Drop for WaitedFor {
     }
 }
 
-pub(super) async fn require_origin(host: &Host, owner: &Identity, request: &Create) -> Result<(), Failure> {
-    if host.may_mount(owner, &request.origin).await {
+pub(super) async fn require_origin(
+    host: &Host,
+    owner: &Identity,
+    origin: &OriginName,
+) -> Result<(), Failure> {
+    if host.may_mount(owner, origin).await {
         return Ok(());
     }
-    tracing::info!(message_id = event::REFUSED, scorpio_origin = %request.origin, "refused: there is no such origin for this user");
-    Err(WorkspaceError::NoSuchOrigin(request.origin.clone()).into())
+    tracing::info!(message_id = event::REFUSED, scorpio_origin = %origin, "refused: there is no such origin for this user");
+    Err(WorkspaceError::NoSuchOrigin(origin.configured()).into())
 }
 
 pub(super) async fn list(
@@ -123,9 +129,30 @@ pub(super) async fn mount(
     host.authorize(&call.caller, Action::Mount).await?;
     host.require_our_file_system(&call.caller).await?;
     let scope = host.scope_of(&call.caller, &id).await?;
+    require_still_allowed(&host, &call, &scope, &id).await?;
     let workspaces = Arc::clone(&host.services.workspaces);
     let mounted = host.finish(&call, async move { workspaces.mount(&scope, &id, at).await }).await?;
     Ok(show(&host, mounted).await)
+}
+
+/// A right that was taken away holds for workspaces of before too: they are not mounted again. The owner is judged by what
+/// the caller's process has, or, where somebody else mounts for them, by what their account has now.
+async fn require_still_allowed(
+    host: &Host,
+    call: &Call,
+    scope: &Scope,
+    id: &WorkspaceId,
+) -> Result<(), Failure> {
+    let workspace = host.services.workspaces.get(scope, id)?;
+    let uid = workspace.owner.uid;
+    let now = if uid == call.caller.uid() {
+        Some(call.identity().clone())
+    } else {
+        let account = host.services.accounts.identity(uid).await;
+        account.map_err(|error| Failure::Internal(error.to_string()))?
+    };
+    // An account that is gone has what it had.
+    require_origin(host, now.as_ref().unwrap_or(&workspace.owner), &workspace.origin).await
 }
 
 pub(super) async fn unmount(host: Arc<Host>, call: Call, params: UnmountWorkspace) -> Result<Done, Failure> {

@@ -13,13 +13,16 @@ use std::{
 use async_trait::async_trait;
 use scorpio::{
     antares::{Create, Event, Options, Orphan, Scope, State, Workspace, WorkspaceError},
-    auth::{accounts::Accounts, fixed::Fixed},
+    auth::{accounts::Accounts, fixed::Fixed, vault::Secret},
     cache::CacheStats,
     config::{AuthConfig, AuthMode, OriginConfig, OriginKind, Principal},
     dicfuse::DicfuseStats,
     engine::SessionReport,
     origin::{ResolveError, Snapshot},
-    rpc::{self, ExportFormat, ExportPart, Exporter, Gauges, RpcLimits, Services, Workspaces},
+    rpc::{
+        self, CredentialError, Credentials, ExportFormat, ExportPart, Exporter, Gauges, RpcLimits, Services,
+        Workspaces,
+    },
     store::FetchStats,
     sys::identity::Identity,
     types::{Oid, OriginName, RepoPath, WorkspaceId},
@@ -214,6 +217,21 @@ impl Exporter for Made {
     }
 }
 
+struct NoVault;
+
+#[async_trait]
+impl Credentials for NoVault {
+    async fn store(&self, _: &OriginName, _: u32, _: Secret) -> Result<bool, CredentialError> {
+        unreachable!("no origin here takes logins")
+    }
+    fn forget(&self, _: &OriginName, _: u32) -> Result<bool, CredentialError> {
+        Ok(false)
+    }
+    fn is_held(&self, _: &OriginName, _: u32) -> bool {
+        false
+    }
+}
+
 struct NoGauges;
 
 impl Gauges for NoGauges {
@@ -261,6 +279,7 @@ impl Server {
             AuthConfig { mode: AuthMode::Static, mount: vec![user(ALICE)], manage_others: vec![user(CAROL)] };
         let accounts = Accounts::default();
         let services = Services {
+            credentials: Arc::new(NoVault),
             workspaces: Arc::clone(&made) as Arc<dyn Workspaces>,
             gauges: Arc::new(NoGauges),
             exporter: Some(Arc::clone(&made) as Arc<dyn Exporter>),
