@@ -141,7 +141,7 @@ pub(super) async fn open_store(config: &Config, boot_id: &str) -> Result<ObjectS
     let cache = part("open the cache", cache.map_err(|error| error.to_string()))?;
     let cache = part("open the cache", cache)?;
     let limits = StoreLimits { flight_bytes: config.fetch.flight_bytes, batch: BATCH };
-    Ok(ObjectStore::new(cache, open_origins(config), limits))
+    Ok(ObjectStore::new(cache, open_origins(config), &config.daemon.state_dir, limits))
 }
 
 /// All origins of the configuration. None is waited for: one that is away now may be there for the first request.
