@@ -3,18 +3,21 @@
 //! It holds only what was verified, belongs to no user, and may be lost at any time. What it cannot vouch for, it does
 //! not serve: a damaged value is a miss, is dropped and counted, and so is fetched again.
 //!
+//! Content is kept once, and is here for those origins that have delivered it themselves: whoever may read one origin and
+//! knows (or makes up) an object's id learns nothing of what came from another.
+//!
 //! - [`open`]: lock, boot marker, check of a database of another boot, throwing away
 //! - [`check`]: that check, run in a process of its own
 //! - [`pages`]: the part of it that proves the structure of the file
 //! - [`database`]: the LMDB environment
-//! - [`record`]: the bytes kept in it
+//! - [`record`], [`word`]: the bytes kept in it
 //! - [`objects`]: large blobs as files
 //! - [`writer`]: the one thread that writes
 //!
 //! ```text
 //! DIR/lock          held by the process that has the cache open
 //! DIR/boot          schema and boot id of the last opening
-//! DIR/db/           LMDB environment: trees, blobs, index, meta
+//! DIR/db/           LMDB environment: trees, blobs, index, words, meta
 //! DIR/objects/ab/…  large blobs
 //! DIR/objects/tmp/  large blobs being written
 //! ```
@@ -25,13 +28,15 @@ mod objects;
 mod open;
 mod pages;
 mod record;
+mod word;
 mod writer;
 
 use std::{
+    collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -40,12 +45,13 @@ use bytes::Bytes;
 
 pub use self::{check::check, open::Checker};
 use self::{
-    database::{Database, Indexed},
+    database::{Database, Found},
     objects::{FileFault, Objects},
     record::{Place, Record},
+    word::{OriginNumber, Word},
     writer::{Desk, Step, Writer},
 };
-use crate::types::Oid;
+use crate::types::{Oid, OriginName};
 
 /// How a cache is opened.
 #[derive(Clone, Debug)]
@@ -106,14 +112,14 @@ pub enum CacheError {
     },
 }
 
-/// What is kept in one step. Everything in it has been verified.
+/// What an origin has delivered, or said. Everything in it has been verified.
 #[derive(Clone, Debug)]
 pub enum Put {
     /// The raw body of a tree.
     Tree(Oid, Bytes),
     /// The content of a blob; its size is kept with it.
     Blob(Oid, Bytes),
-    /// The size of a blob that is not here yet. The first word on it stands until the content comes.
+    /// The size of a blob that the origin has not delivered yet. Its first word stands until the content comes.
     Size(Oid, u64),
 }
 
@@ -148,6 +154,7 @@ struct Shared {
     writer: Writer,
     database: Database,
     objects: Objects,
+    numbers: RwLock<HashMap<OriginName, OriginNumber>>,
     epoch: u32,
     inline_max_bytes: u32,
     damaged: AtomicU64,
@@ -171,6 +178,7 @@ impl Cache {
         })?;
         let shared = Shared {
             writer,
+            numbers: RwLock::new(opened.origins),
             database: opened.database,
             objects,
             epoch: opened.epoch,
@@ -182,19 +190,28 @@ impl Cache {
         Ok(Cache { shared: Arc::new(shared) })
     }
 
-    /// The raw body of a tree.
-    pub fn tree(&self, oid: Oid) -> Result<Option<Bytes>, CacheError> {
-        self.look_at_tree(oid, Bytes::copy_from_slice)
+    /// The raw body of a tree, if `origin` has delivered it.
+    pub fn tree(&self, origin: &OriginName, oid: Oid) -> Result<Option<Bytes>, CacheError> {
+        self.look_at_tree(origin, oid, Bytes::copy_from_slice)
     }
 
-    /// Whether a tree is here.
-    pub fn has_tree(&self, oid: Oid) -> Result<bool, CacheError> {
-        Ok(self.look_at_tree(oid, |_| ())?.is_some())
+    /// Whether a tree is here for `origin`.
+    pub fn has_tree(&self, origin: &OriginName, oid: Oid) -> Result<bool, CacheError> {
+        Ok(self.look_at_tree(origin, oid, |_| ())?.is_some())
     }
 
-    fn look_at_tree<T>(&self, oid: Oid, take: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, CacheError> {
+    fn look_at_tree<T>(
+        &self,
+        origin: &OriginName,
+        oid: Oid,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, CacheError> {
         let shared = &*self.shared;
+        let Some(number) = shared.number(origin) else { return Ok(None) };
         let txn = shared.begin()?;
+        if !shared.word(&txn, number, oid)?.is_some_and(|word| word.tree) {
+            return Ok(None);
+        }
         let found = shared.database.trees.get(&txn, oid.as_bytes()).map_err(|why| shared.failed(why))?;
         let Some(value) = found else { return Ok(None) };
         match record::unseal(oid.as_bytes(), value) {
@@ -203,39 +220,42 @@ impl Cache {
         }
     }
 
-    /// The size of a blob, whether or not its content is here.
-    pub fn size(&self, oid: Oid) -> Result<Option<u64>, CacheError> {
-        Ok(self.sizes(&[oid])?.pop().flatten())
+    /// The size of a blob as `origin` delivered or told it.
+    pub fn size(&self, origin: &OriginName, oid: Oid) -> Result<Option<u64>, CacheError> {
+        Ok(self.sizes(origin, &[oid])?.pop().flatten())
     }
 
     /// The sizes of many blobs, in one look.
-    pub fn sizes(&self, oids: &[Oid]) -> Result<Vec<Option<u64>>, CacheError> {
+    pub fn sizes(&self, origin: &OriginName, oids: &[Oid]) -> Result<Vec<Option<u64>>, CacheError> {
+        let Some(number) = self.shared.number(origin) else { return Ok(vec![None; oids.len()]) };
         let txn = self.shared.begin()?;
-        let size = |oid: &Oid| Ok(self.shared.record(&txn, *oid)?.map(|record| record.size));
+        let size = |oid: &Oid| Ok(self.shared.word(&txn, number, *oid)?.and_then(|word| word.size));
         oids.iter().map(size).collect()
     }
 
-    /// Whether the blob's content is here and may be read.
-    pub fn has_blob(&self, oid: Oid) -> Result<bool, CacheError> {
-        match self.read_blob(oid, 0, 0) {
+    /// Whether the blob's content is here for `origin` and may be read.
+    pub fn has_blob(&self, origin: &OriginName, oid: Oid) -> Result<bool, CacheError> {
+        match self.read_blob(origin, oid, 0, 0) {
             Err(CacheError::SizeDisputed { .. }) => Ok(true),
             other => other.map(|content| content.is_some()),
         }
     }
 
-    /// Exactly `min(len, size − offset)` bytes of a blob, or `None` when its content is not here.
+    /// Exactly `min(len, size − offset)` bytes of a blob, or `None` when its content is not here for `origin`.
     ///
     /// A large blob written under another boot is not here until [`Cache::recheck`] has seen it. Where a verified blob
-    /// turned out not to have the size that was given out before, the answer is [`CacheError::SizeDisputed`].
-    pub fn read_blob(&self, oid: Oid, offset: u64, len: u32) -> Result<Option<Bytes>, CacheError> {
+    /// turned out not to have the size that the origin gave before, the answer is [`CacheError::SizeDisputed`].
+    pub fn read_blob(
+        &self,
+        origin: &OriginName,
+        oid: Oid,
+        offset: u64,
+        len: u32,
+    ) -> Result<Option<Bytes>, CacheError> {
         let shared = &*self.shared;
         let txn = shared.begin()?;
-        let Some(record) = shared.record(&txn, oid)? else { return Ok(None) };
-        if record.is_held() && record.disputed && record.epoch == shared.epoch {
-            return Err(CacheError::SizeDisputed { oid, size: record.size });
-        }
+        let Some(record) = shared.delivered(&txn, origin, oid)? else { return Ok(None) };
         match record.place {
-            Place::Nowhere => Ok(None),
             Place::Inline => {
                 let found =
                     shared.database.blobs.get(&txn, oid.as_bytes()).map_err(|why| shared.failed(why))?;
@@ -253,20 +273,27 @@ impl Cache {
         }
     }
 
-    /// Looks again at a large blob written under another boot: reads it whole and compares its id, on a thread that may
-    /// block. `true` when it can be read now; `false` when it is damaged (then it is dropped) or there is no such blob.
-    pub async fn recheck(&self, oid: Oid) -> Result<bool, CacheError> {
+    /// Looks again at a large blob of `origin` written under another boot: reads it whole and compares its id, on a thread
+    /// that may block. `true` when it can be read now; `false` when it is damaged (then it is dropped) or there is no
+    /// such blob.
+    pub async fn recheck(&self, origin: &OriginName, oid: Oid) -> Result<bool, CacheError> {
         let shared = &*self.shared;
-        let Some(record) = shared.begin().and_then(|txn| shared.record(&txn, oid))? else { return Ok(false) };
+        let found = shared.begin().and_then(|txn| shared.delivered(&txn, origin, oid));
+        let record = match found {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(false),
+            Err(CacheError::SizeDisputed { .. }) => return Ok(true),
+            Err(why) => return Err(why),
+        };
         if record.place != Place::File || record.epoch == shared.epoch {
-            return self.has_blob(oid);
+            return self.has_blob(origin, oid);
         }
         let objects = shared.objects.clone();
         let hashed = tokio::task::spawn_blocking(move || objects.rehash(oid, record.size));
         match hashed.await.map_err(|_| shared.closed())? {
             Ok(()) => {
                 shared.write(vec![Step::Confirm(oid)]).await?;
-                self.has_blob(oid)
+                self.has_blob(origin, oid)
             }
             Err(fault) if fault.is_damage() => {
                 shared.count_damage(oid, &fault);
@@ -277,22 +304,24 @@ impl Cache {
         }
     }
 
-    /// Keeps what was verified; returns when it is visible to every reader.
+    /// Keeps what was verified and came from `origin`; returns when it is visible to every reader.
     ///
     /// Either all of it is kept or an error is returned, after which reading goes on as before. A caller that
     /// stops waiting does not undo it.
-    pub async fn put(&self, puts: Vec<Put>) -> Result<(), CacheError> {
-        let mut steps = Vec::with_capacity(puts.len());
+    pub async fn put(&self, origin: &OriginName, puts: Vec<Put>) -> Result<(), CacheError> {
+        let number = self.shared.number_of(origin);
+        let mut steps = Vec::with_capacity(1 + puts.len());
+        steps.push(Step::Origin(origin.clone(), number));
         for put in puts {
             steps.push(match put {
-                Put::Tree(oid, body) => Step::Tree(oid, body),
-                Put::Size(oid, size) => Step::Size(oid, size),
+                Put::Tree(oid, body) => Step::Tree(number, oid, body),
+                Put::Size(oid, size) => Step::Size(number, oid, size),
                 Put::Blob(oid, content)
                     if content.len() as u64 <= u64::from(self.shared.inline_max_bytes) =>
                 {
-                    Step::Inline(oid, content)
+                    Step::Inline(number, oid, content)
                 }
-                Put::Blob(oid, content) => self.shared.write_file(oid, content).await?,
+                Put::Blob(oid, content) => self.shared.write_file(number, oid, content).await?,
             });
         }
         self.shared.write(steps).await
@@ -329,11 +358,55 @@ impl Shared {
         self.database.env.read_txn().map_err(|why| self.failed(why))
     }
 
+    /// The number of `origin`, if anything ever came from it.
+    fn number(&self, origin: &OriginName) -> Option<OriginNumber> {
+        // A map is whole whatever panicked beside it.
+        self.numbers.read().unwrap_or_else(PoisonError::into_inner).get(origin).copied()
+    }
+
+    /// The number of `origin`, from now on. It is recorded with the first thing that is kept of it.
+    fn number_of(&self, origin: &OriginName) -> OriginNumber {
+        if let Some(number) = self.number(origin) {
+            return number;
+        }
+        let mut numbers = self.numbers.write().unwrap_or_else(PoisonError::into_inner);
+        let next = numbers.values().max().map_or(0, |last| last.saturating_add(1));
+        *numbers.entry(origin.clone()).or_insert(next)
+    }
+
+    fn word(&self, txn: &ReadTxn<'_>, origin: OriginNumber, oid: Oid) -> Result<Option<Word>, CacheError> {
+        match self.database.word(txn, origin, oid).map_err(|why| self.failed(why))? {
+            Found::Known(word) => Ok(Some(word)),
+            Found::Nothing => Ok(None),
+            Found::Damaged => {
+                let step = Step::DamagedWord(origin, oid);
+                Ok(self.damaged(oid, &"what an origin said of it is damaged", step))
+            }
+        }
+    }
+
+    /// What the index says of a blob that `origin` has delivered.
+    fn delivered(
+        &self,
+        txn: &ReadTxn<'_>,
+        origin: &OriginName,
+        oid: Oid,
+    ) -> Result<Option<Record>, CacheError> {
+        let Some(number) = self.number(origin) else { return Ok(None) };
+        match self.word(txn, number, oid)? {
+            Some(Word { blob: true, size: Some(size), disputed, .. }) => match disputed {
+                Some(epoch) if epoch == self.epoch => Err(CacheError::SizeDisputed { oid, size }),
+                _ => self.record(txn, oid),
+            },
+            _ => Ok(None),
+        }
+    }
+
     fn record(&self, txn: &ReadTxn<'_>, oid: Oid) -> Result<Option<Record>, CacheError> {
         match self.database.record(txn, oid).map_err(|why| self.failed(why))? {
-            Indexed::Known(record) => Ok(Some(record)),
-            Indexed::Unknown => Ok(None),
-            Indexed::Damaged => {
+            Found::Known(record) => Ok(Some(record)),
+            Found::Nothing => Ok(None),
+            Found::Damaged => {
                 Ok(self.damaged(oid, &"its index record is damaged", Step::DamagedBlob(oid, false)))
             }
         }
@@ -353,12 +426,20 @@ impl Shared {
         }
     }
 
-    async fn write_file(&self, oid: Oid, content: Bytes) -> Result<Step, CacheError> {
-        let objects = self.objects.clone();
+    /// Writes the file of a large blob, unless it is here and was seen to be right under this boot.
+    async fn write_file(&self, origin: OriginNumber, oid: Oid, content: Bytes) -> Result<Step, CacheError> {
         let size = content.len() as u64;
-        let written = tokio::task::spawn_blocking(move || objects.write(oid, &content));
-        written.await.map_err(|_| self.closed())??;
-        Ok(Step::File(oid, size))
+        let held = self.begin().and_then(|txn| self.record(&txn, oid))?;
+        let is_listed =
+            held.is_some_and(|held| (held.place, held.epoch, held.size) == (Place::File, self.epoch, size));
+        let objects = self.objects.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            if is_listed && objects.probe(oid, size).is_ok() {
+                return Ok(Step::Held(origin, oid, size));
+            }
+            objects.write(oid, &content).map(|()| Step::File(origin, oid, size))
+        });
+        written.await.map_err(|_| self.closed())?
     }
 
     async fn write(&self, steps: Vec<Step>) -> Result<(), CacheError> {

@@ -227,6 +227,8 @@ pub struct MegaServer {
     pub url: String,
     /// `credential`: the token it is asked with.
     pub credential: Option<CredentialFile>,
+    /// `read_with`: whose credential it is asked with.
+    pub read_with: ReadWith,
     /// `ca_file`: certificates that are trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// `proxy`: `http://HOST:PORT`.

@@ -2,21 +2,28 @@
 //!
 //! - [`flights`]: who brings an object and who waits for it
 //! - [`source`]: an origin, asked and checked; [`sources`]: all of them
+//! - [`sizes`]: sizes of many blobs, one of which is waited for
+//! - [`boundaries`]: ids that stand for trees
 //! - [`room`]: the bound on bytes under way
+//!
+//! Every question names an origin, and is answered with what that origin has delivered: an object that came from another
+//! one is not here for it, and is asked for.
 //!
 //! No failure is remembered: it is told to those who wait at that moment, and the next to ask asks the origin again.
 //!
 //! Sizes come from origins before the content does, and cannot be verified until then. When a verified blob has another
-//! length than was said, its true size is what [`ObjectStore::cached_size`] tells from then on, but until the next boot
+//! length than its origin said, its true size is what [`ObjectStore::cached_size`] tells from then on, but until the next boot
 //! [`ObjectStore::cached_blob`] answers [`CacheError::SizeDisputed`]: a kernel that was told the other size would take
 //! the right content for a file cut short (and keep it so), or would show zeros at its end. An error it does not keep.
 
+mod boundaries;
 mod flights;
 mod room;
+mod sizes;
 mod source;
 mod sources;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -32,13 +39,6 @@ use crate::{
     origin::{FetchError, Origin, Want},
     types::{Oid, OriginName},
 };
-
-/// So many sizes come together with the wanted one from an origin that tells them cheaply: one trip and one transaction
-/// instead of two of each for nearly every directory, and no longer to wait than some hundred microseconds.
-const QUICK_SIZES: usize = 256;
-
-/// How long the wanted size waits for its siblings; then one of them hangs, and it is asked for alone.
-const QUICK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
@@ -80,17 +80,15 @@ struct Shared {
     batch: usize,
 }
 
-/// A size that this call has to bring.
-type SizeFlight = (Want, Ticket);
-
 impl ObjectStore {
-    /// A store over `cache` and the origins of this host.
+    /// A store over `cache` and the origins of this host. What must outlive the cache is kept below `state_dir`.
     pub fn new(
         cache: Cache,
         origins: BTreeMap<OriginName, Arc<dyn Origin>>,
+        state_dir: &Path,
         limits: StoreLimits,
     ) -> ObjectStore {
-        ObjectStore::opening(cache, origins, Box::new(|_| None), limits)
+        ObjectStore::opening(cache, origins, Box::new(|_| None), state_dir, limits)
     }
 
     /// The same, with origins that are opened when they are first asked for.
@@ -98,11 +96,12 @@ impl ObjectStore {
         cache: Cache,
         origins: BTreeMap<OriginName, Arc<dyn Origin>>,
         open: Opener,
+        state_dir: &Path,
         limits: StoreLimits,
     ) -> ObjectStore {
         let shared = Shared {
             cache,
-            sources: Sources::new(origins, open),
+            sources: Sources::new(origins, open, state_dir),
             flights: Flights::default(),
             room: Room::new(limits.flight_bytes),
             batch: limits.batch.max(1),
@@ -121,25 +120,45 @@ impl ObjectStore {
         self.shared.sources.close(name);
     }
 
-    /// The raw body of a tree, if it is here.
-    pub fn cached_tree(&self, oid: Oid) -> Result<Option<Bytes>, CacheError> {
-        if oid == Oid::EMPTY_TREE { Ok(Some(Bytes::new())) } else { self.shared.cache.tree(oid) }
+    /// The id of the tree that `oid` leads to: another one where `oid` is a boundary of the origin that was crossed
+    /// before. What is to last stands on this id, which says what is in the tree.
+    pub fn stands_for(&self, origin: &OriginName, oid: Oid) -> Oid {
+        self.shared.stands_for(origin, oid)
     }
 
-    /// The size of a blob, if it is known.
-    pub fn cached_size(&self, oid: Oid) -> Result<Option<u64>, CacheError> {
-        self.shared.cache.size(oid)
+    /// The raw body of a tree, if the origin has delivered it.
+    pub fn cached_tree(&self, origin: &OriginName, oid: Oid) -> Result<Option<Bytes>, CacheError> {
+        match self.stands_for(origin, oid) {
+            Oid::EMPTY_TREE => Ok(Some(Bytes::new())),
+            oid => self.shared.cache.tree(origin, oid),
+        }
     }
 
-    /// The sizes of many blobs in one look, each if it is known.
-    pub fn cached_sizes(&self, oids: &[Oid]) -> Result<Vec<Option<u64>>, CacheError> {
-        self.shared.cache.sizes(oids)
+    /// The size of a blob, if the origin has told it.
+    pub fn cached_size(&self, origin: &OriginName, oid: Oid) -> Result<Option<u64>, CacheError> {
+        self.shared.cache.size(origin, oid)
     }
 
-    /// Exactly `min(len, size − offset)` bytes of a blob, if it is here; [`CacheError::SizeDisputed`] if it does not
-    /// have the size that was given out for it.
-    pub fn cached_blob(&self, oid: Oid, offset: u64, len: u32) -> Result<Option<Bytes>, CacheError> {
-        self.shared.cache.read_blob(oid, offset, len)
+    /// The sizes of many blobs in one look, each if the origin has told it.
+    pub fn cached_sizes(&self, origin: &OriginName, oids: &[Oid]) -> Result<Vec<Option<u64>>, CacheError> {
+        self.shared.cache.sizes(origin, oids)
+    }
+
+    /// Exactly `min(len, size − offset)` bytes of a blob, if the origin has delivered it; [`CacheError::SizeDisputed`] if
+    /// it does not have the size that was given out for it.
+    pub fn cached_blob(
+        &self,
+        origin: &OriginName,
+        oid: Oid,
+        offset: u64,
+        len: u32,
+    ) -> Result<Option<Bytes>, CacheError> {
+        self.shared.cache.read_blob(origin, oid, offset, len)
+    }
+
+    /// Whether the size of a blob is on its way: then there is no need to ask for its siblings again.
+    pub fn is_size_coming(&self, origin: &OriginName, oid: Oid) -> bool {
+        self.shared.flights.is_under_way(&Cargo { origin: origin.clone(), what: What::Size, oid })
     }
 
     /// Brings one tree into the cache.
@@ -154,7 +173,7 @@ impl ObjectStore {
 
     async fn fetch(&self, origin: &OriginName, what: What, want: Want) -> Result<(), FetchError> {
         let source = self.shared.source(origin)?;
-        if self.shared.is_here(what, want.oid)? {
+        if self.shared.is_here(origin, what, want.oid)? {
             return Ok(());
         }
         let (waiting, ticket) = self.shared.join(&source, what, want.oid);
@@ -168,58 +187,6 @@ impl ObjectStore {
         landed(&source, waiting).await
     }
 
-    /// Learns sizes in bulk: returns as soon as that of `wants[first]` is known (or known not to come); the others
-    /// follow in the background, in batches, or come with it when they are few and the origin tells sizes cheaply.
-    /// Failures of the others are not reported. A size that is known or already asked for is not asked for again, but
-    /// for one that its siblings keep waiting: once more alone. With `first` out of range nothing is waited for.
-    pub async fn fetch_sizes(
-        &self,
-        origin: &OriginName,
-        wants: Vec<Want>,
-        first: usize,
-    ) -> Result<(), FetchError> {
-        let source = self.shared.source(origin)?;
-        let asked = wants.get(first).cloned();
-        let Plan { waiting, mut wanted, mut others } = self.shared.plan_sizes(&source, wants, first)?;
-        let is_quick = source.origin.sizes_are_cheap() && others.len() < QUICK_SIZES;
-        if is_quick {
-            wanted.append(&mut others);
-        }
-        // Else the wanted one goes alone: an answer comes when a whole batch has it, and a sibling may hang.
-        for batch in [wanted, others] {
-            if !batch.is_empty() {
-                self.bring_sizes(&source, batch);
-            }
-        }
-        match (waiting, asked) {
-            (Some(waiting), Some(asked)) if is_quick => self.size_landed(&source, waiting, asked).await,
-            (Some(waiting), _) => landed(&source, waiting).await,
-            (None, _) => Ok(()),
-        }
-    }
-
-    /// Waits for a size that comes with others, unless these take long: then it gets a flight of its own.
-    async fn size_landed(
-        &self,
-        source: &Arc<Source>,
-        waiting: Waiting,
-        want: Want,
-    ) -> Result<(), FetchError> {
-        if let Ok(result) = tokio::time::timeout(QUICK_PATIENCE, landed(source, waiting)).await {
-            return result;
-        }
-        let (waiting, ticket) = self.shared.join(source, What::SizeAlone, want.oid);
-        if let Some(ticket) = ticket {
-            self.bring_sizes(source, vec![(want, ticket)]);
-        }
-        landed(source, waiting).await
-    }
-
-    fn bring_sizes(&self, source: &Arc<Source>, batch: Vec<SizeFlight>) {
-        let (shared, source) = (self.shared.clone(), source.clone());
-        tokio::spawn(async move { shared.bring_sizes(&source, batch).await });
-    }
-
     /// Counters per origin.
     pub fn fetch_stats(&self) -> BTreeMap<OriginName, FetchStats> {
         self.shared.sources.all().into_iter().map(|source| (source.name.clone(), source.stats())).collect()
@@ -231,16 +198,6 @@ impl ObjectStore {
     }
 }
 
-/// Who asks for which size of a directory.
-struct Plan {
-    /// The flight of the wanted one, unless its size is known.
-    waiting: Option<Waiting>,
-    /// The wanted one, if nobody is on the way for it.
-    wanted: Vec<SizeFlight>,
-    /// All others that are neither known nor under way.
-    others: Vec<SizeFlight>,
-}
-
 impl Shared {
     fn source(&self, origin: &OriginName) -> Result<Arc<Source>, FetchError> {
         self.sources.get(origin).ok_or_else(|| FetchError::Unreachable {
@@ -249,12 +206,19 @@ impl Shared {
         })
     }
 
-    fn is_here(&self, what: What, oid: Oid) -> Result<bool, FetchError> {
+    fn stands_for(&self, origin: &OriginName, oid: Oid) -> Oid {
+        // Of an origin that left the configuration nothing new comes, and what is here stands on trees' own ids.
+        self.sources.get(origin).map_or(oid, |source| source.boundaries.stands_for(oid))
+    }
+
+    fn is_here(&self, origin: &OriginName, what: What, oid: Oid) -> Result<bool, FetchError> {
         let found = match what {
-            What::Tree if oid == Oid::EMPTY_TREE => Ok(true),
-            What::Tree => self.cache.has_tree(oid),
-            What::Blob => self.cache.has_blob(oid),
-            What::Size | What::SizeAlone => self.cache.size(oid).map(|size| size.is_some()),
+            What::Tree => match self.stands_for(origin, oid) {
+                Oid::EMPTY_TREE => Ok(true),
+                oid => self.cache.has_tree(origin, oid),
+            },
+            What::Blob => self.cache.has_blob(origin, oid),
+            What::Size | What::SizeAlone => self.cache.size(origin, oid).map(|size| size.is_some()),
         };
         found.map_err(|why| not_stored(oid, &why))
     }
@@ -268,78 +232,24 @@ impl Shared {
         let oid = want.oid;
         let _room = match what {
             What::Blob => {
-                if self.cache.recheck(oid).await.map_err(|why| not_stored(oid, &why))? {
+                if self.cache.recheck(&source.name, oid).await.map_err(|why| not_stored(oid, &why))? {
                     return Ok(());
                 }
-                let size = self.cache.size(oid).map_err(|why| not_stored(oid, &why))?;
+                let size = self.cache.size(&source.name, oid).map_err(|why| not_stored(oid, &why))?;
                 self.room.take(size).await
             }
-            _ if self.is_here(what, oid)? => return Ok(()),
+            _ if self.is_here(&source.name, what, oid)? => return Ok(()),
             _ => None,
         };
-        let body = source.object(what, want).await?;
-        let put = if what == What::Tree { Put::Tree(oid, body) } else { Put::Blob(oid, body) };
-        self.keep(oid, vec![put]).await
+        let object = source.object(what, want).await?;
+        self.keep(source, oid, vec![object]).await
     }
 
-    async fn keep(&self, oid: Oid, puts: Vec<Put>) -> Result<(), FetchError> {
-        self.cache.put(puts).await.map_err(|why| {
+    async fn keep(&self, source: &Source, oid: Oid, puts: Vec<Put>) -> Result<(), FetchError> {
+        self.cache.put(&source.name, puts).await.map_err(|why| {
             tracing::warn!(oid = %oid, error = %why, "what an origin sent could not be kept");
             not_stored(oid, &why)
         })
-    }
-
-    fn plan_sizes(&self, source: &Source, wants: Vec<Want>, first: usize) -> Result<Plan, FetchError> {
-        let oids: Vec<Oid> = wants.iter().map(|want| want.oid).collect();
-        let known = self.cache.sizes(&oids);
-        let known =
-            known.map_err(|why| not_stored(oids.get(first).copied().unwrap_or(Oid::EMPTY_TREE), &why))?;
-        let mut plan = Plan { waiting: None, wanted: Vec::new(), others: Vec::new() };
-        // The wanted one boards first: named twice in the list, it must not wait for the batch of its other self.
-        let mut unknown: Vec<(usize, Want)> =
-            wants.into_iter().enumerate().filter(|(index, _)| known[*index].is_none()).collect();
-        unknown.sort_by_key(|(index, _)| *index != first);
-        for (index, want) in unknown {
-            let (waiting, ticket) = self.join(source, What::Size, want.oid);
-            let flight = ticket.map(|ticket| (want, ticket));
-            if index == first {
-                plan.waiting = Some(waiting);
-                plan.wanted.extend(flight);
-            } else {
-                plan.others.extend(flight);
-            }
-        }
-        Ok(plan)
-    }
-
-    async fn bring_sizes(&self, source: &Source, flights: Vec<SizeFlight>) {
-        let mut flights = flights.into_iter();
-        loop {
-            let batch: Vec<SizeFlight> = flights.by_ref().take(self.batch).collect();
-            if batch.is_empty() {
-                return;
-            }
-            self.bring_batch(source, batch).await;
-        }
-    }
-
-    async fn bring_batch(&self, source: &Source, batch: Vec<SizeFlight>) {
-        // A flight that ended between the look and the joining has brought its size already.
-        let (known, asked): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|(want, _)| self.is_here(What::Size, want.oid) == Ok(true));
-        known.into_iter().for_each(|(_, ticket)| ticket.land(Ok(())));
-        if asked.is_empty() {
-            return;
-        }
-        let (wants, tickets): (Vec<Want>, Vec<Ticket>) = asked.into_iter().unzip();
-        let answers = source.sizes(&wants).await;
-        let sizes = wants.iter().zip(&answers);
-        let puts: Vec<Put> =
-            sizes.filter_map(|(want, size)| Some(Put::Size(want.oid, *size.as_ref().ok()?))).collect();
-        let kept = if puts.is_empty() { Ok(()) } else { self.keep(wants[0].oid, puts).await };
-        for (ticket, answer) in tickets.into_iter().zip(answers) {
-            ticket.land(answer.and_then(|_| kept.clone()));
-        }
     }
 }
 

@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use super::{
-    database::{self, Database, Indexed},
+    database::{self, Database, Found},
     open, pages,
     record::{self, Place, Record, SCHEMA},
+    word::{OriginNumber, Word},
 };
 use crate::types::{ObjectKind, Oid};
 
@@ -33,6 +34,12 @@ fn walk(database: &Database) -> Result<(), String> {
         return Err("it is of another version".into());
     }
     database.totals(&txn).map_err(failed)?.ok_or("its totals are damaged")?;
+    let numbers: Vec<OriginNumber> =
+        database.origins(&txn).map_err(failed)?.into_iter().map(|(_, number)| number).collect();
+    for entry in database.words.iter(&txn).map_err(failed)? {
+        let (key, value) = entry.map_err(failed)?;
+        word(&numbers, key, value)?;
+    }
     for entry in database.trees.iter(&txn).map_err(failed)? {
         let (key, value) = entry.map_err(failed)?;
         content(ObjectKind::Tree, key, value)?;
@@ -42,7 +49,7 @@ fn walk(database: &Database) -> Result<(), String> {
         let (oid, size) = content(ObjectKind::Blob, key, value)?;
         let indexed = database.record(&txn, oid).map_err(failed)?;
         let fits = |record: &Record| record.place == Place::Inline && record.size == size;
-        if !matches!(&indexed, Indexed::Known(record) if fits(record)) {
+        if !matches!(&indexed, Found::Known(record) if fits(record)) {
             return Err(format!("blob {oid} is not what the index says"));
         }
     }
@@ -58,6 +65,18 @@ fn walk(database: &Database) -> Result<(), String> {
     } else {
         Err("the index names blobs that are not here".into())
     }
+}
+
+/// A word may be of an object that is not here any more; nobody may be given an object for the word of an unknown origin.
+fn word(numbers: &[OriginNumber], key: &[u8], value: &[u8]) -> Result<(), String> {
+    let named = || {
+        format!("the word {} is damaged", key.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    let (number, oid) = key.split_first_chunk().ok_or_else(named)?;
+    let number = OriginNumber::from_be_bytes(*number);
+    let is_sound = Oid::from_slice(oid).is_some() && numbers.contains(&number);
+    let is_word = record::unseal(key, value).and_then(Word::decode).is_some();
+    if is_sound && is_word { Ok(()) } else { Err(named()) }
 }
 
 fn content(kind: ObjectKind, key: &[u8], value: &[u8]) -> Result<(Oid, u64), String> {

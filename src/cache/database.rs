@@ -12,8 +12,11 @@ use std::{os::unix::fs::DirBuilderExt, path::Path};
 
 use heed::{CommitOrAbort, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls, types};
 
-use super::record::{self, Record, SCHEMA, SEAL_LEN, Totals};
-use crate::types::Oid;
+use super::{
+    record::{self, Record, SCHEMA, SEAL_LEN, Totals},
+    word::{self, OriginNumber, Word},
+};
+use crate::types::{Oid, OriginName};
 
 pub(super) type Table = heed::Database<'static, types::Bytes, types::Bytes>;
 
@@ -21,11 +24,12 @@ pub(super) type Table = heed::Database<'static, types::Bytes, types::Bytes>;
 const TREES: &str = "trees";
 const BLOBS: &str = "blobs";
 const INDEX: &str = "index";
+const WORDS: &str = "words";
 const META: &str = "meta";
-const TABLES: u32 = 4;
+const TABLES: u32 = 5;
 
 /// All of them.
-pub(super) const TABLE_NAMES: [&str; TABLES as usize] = [TREES, BLOBS, INDEX, META];
+pub(super) const TABLE_NAMES: [&str; TABLES as usize] = [TREES, BLOBS, INDEX, WORDS, META];
 
 /// LMDB's name for the file in the environment's directory.
 pub(super) const DATA_FILE: &str = "data.mdb";
@@ -33,6 +37,9 @@ pub(super) const DATA_FILE: &str = "data.mdb";
 const META_SCHEMA: &[u8] = b"schema";
 const META_EPOCH: &[u8] = b"epoch";
 const META_TOTALS: &[u8] = b"totals";
+
+/// What the number of an origin is kept under, before its name.
+const META_ORIGIN: &str = "origin ";
 
 /// Slots for read transactions open at one moment. A thread holds at most one; tokio's blocking threads (512) and the
 /// FUSE workers fit twice.
@@ -48,15 +55,16 @@ pub(super) struct Database {
     pub(super) trees: Table,
     pub(super) blobs: Table,
     pub(super) index: Table,
+    pub(super) words: Table,
     meta: Table,
 }
 
-/// What the index says of a blob.
-pub(super) enum Indexed {
+/// What a table says of an object.
+pub(super) enum Found<T> {
     /// Nothing.
-    Unknown,
+    Nothing,
     /// This.
-    Known(Record),
+    Known(T),
     /// Something that is damaged.
     Damaged,
 }
@@ -71,7 +79,7 @@ impl Database {
         let txn = env.write_txn()?;
         let tables = env.create_databases_and_commit(txn, |opener, txn| {
             let mut table = |name| opener.create_database::<types::Bytes, types::Bytes>(txn, Some(name));
-            let tables = (table(TREES)?, table(BLOBS)?, table(INDEX)?, table(META)?);
+            let tables = [table(TREES)?, table(BLOBS)?, table(INDEX)?, table(WORDS)?, table(META)?];
             Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
         })?;
         Database::of(env, tables.commit())
@@ -84,9 +92,10 @@ impl Database {
         let txn = env.read_txn()?;
         let tables = env.open_databases_and_commit(txn, |opener, txn| {
             let table = |name| opener.open_database::<types::Bytes, types::Bytes>(txn, Some(name));
-            Ok::<_, heed::Error>(match (table(TREES)?, table(BLOBS)?, table(INDEX)?, table(META)?) {
-                (Some(trees), Some(blobs), Some(index), Some(meta)) => {
-                    CommitOrAbort::Commit((trees, blobs, index, meta))
+            let tables = [table(TREES)?, table(BLOBS)?, table(INDEX)?, table(WORDS)?, table(META)?];
+            Ok::<_, heed::Error>(match tables {
+                [Some(trees), Some(blobs), Some(index), Some(words), Some(meta)] => {
+                    CommitOrAbort::Commit([trees, blobs, index, words, meta])
                 }
                 _ => CommitOrAbort::Abort(()),
             })
@@ -94,12 +103,9 @@ impl Database {
         Database::of(env, tables.commit())
     }
 
-    fn of(
-        env: Env<WithoutTls>,
-        tables: Option<(Table, Table, Table, Table)>,
-    ) -> Result<Database, heed::Error> {
-        let (trees, blobs, index, meta) = tables.ok_or(heed::Error::Mdb(MdbError::Invalid))?;
-        Ok(Database { env, trees, blobs, index, meta })
+    fn of(env: Env<WithoutTls>, tables: Option<[Table; TABLES as usize]>) -> Result<Database, heed::Error> {
+        let [trees, blobs, index, words, meta] = tables.ok_or(heed::Error::Mdb(MdbError::Invalid))?;
+        Ok(Database { env, trees, blobs, index, words, meta })
     }
 
     /// The schema version written in it.
@@ -155,10 +161,56 @@ impl Database {
     }
 
     /// What the index says of `oid`.
-    pub(super) fn record(&self, txn: &RoTxn, oid: Oid) -> Result<Indexed, heed::Error> {
-        let Some(value) = self.index.get(txn, oid.as_bytes())? else { return Ok(Indexed::Unknown) };
-        let record = record::unseal(oid.as_bytes(), value).and_then(Record::decode);
-        Ok(record.map_or(Indexed::Damaged, Indexed::Known))
+    pub(super) fn record(&self, txn: &RoTxn, oid: Oid) -> Result<Found<Record>, heed::Error> {
+        find(self.index, txn, oid.as_bytes(), Record::decode)
+    }
+
+    /// The word of an origin on `oid`.
+    pub(super) fn word(
+        &self,
+        txn: &RoTxn,
+        origin: OriginNumber,
+        oid: Oid,
+    ) -> Result<Found<Word>, heed::Error> {
+        find(self.words, txn, &word::key(origin, oid), Word::decode)
+    }
+
+    pub(super) fn put_word(
+        &self,
+        txn: &mut RwTxn,
+        origin: OriginNumber,
+        oid: Oid,
+        word: Word,
+    ) -> Result<(), heed::Error> {
+        put_sealed(self.words, txn, &word::key(origin, oid), &word.encode())
+    }
+
+    /// All origins that ever delivered or said something, and their numbers.
+    pub(super) fn origins(&self, txn: &RoTxn) -> Result<Vec<(OriginName, OriginNumber)>, heed::Error> {
+        let damaged = || heed::Error::Mdb(MdbError::Corrupted);
+        let mut origins = Vec::new();
+        for entry in self.meta.prefix_iter(txn, META_ORIGIN.as_bytes())? {
+            let (key, value) = entry?;
+            let name = std::str::from_utf8(&key[META_ORIGIN.len()..]).ok().and_then(|name| name.parse().ok());
+            let number = record::unseal(key, value).and_then(|number| number.try_into().ok());
+            let number = number.map(OriginNumber::from_le_bytes);
+            origins.push((name.ok_or_else(damaged)?, number.ok_or_else(damaged)?));
+        }
+        Ok(origins)
+    }
+
+    /// Records the number of `origin`, unless it is recorded.
+    pub(super) fn put_origin(
+        &self,
+        txn: &mut RwTxn,
+        origin: &OriginName,
+        number: OriginNumber,
+    ) -> Result<(), heed::Error> {
+        let key = format!("{META_ORIGIN}{}", origin.as_str());
+        if self.meta.get(txn, key.as_bytes())?.is_some() {
+            return Ok(());
+        }
+        put_sealed(self.meta, txn, key.as_bytes(), &number.to_le_bytes())
     }
 
     pub(super) fn put_record(&self, txn: &mut RwTxn, oid: Oid, record: Record) -> Result<(), heed::Error> {
@@ -168,6 +220,16 @@ impl Database {
     fn sealed_meta<'txn>(&self, txn: &'txn RoTxn, key: &[u8]) -> Result<Option<&'txn [u8]>, heed::Error> {
         Ok(self.meta.get(txn, key)?.and_then(|value| record::unseal(key, value)))
     }
+}
+
+fn find<T>(
+    table: Table,
+    txn: &RoTxn,
+    key: &[u8],
+    decode: fn(&[u8]) -> Option<T>,
+) -> Result<Found<T>, heed::Error> {
+    let Some(value) = table.get(txn, key)? else { return Ok(Found::Nothing) };
+    Ok(record::unseal(key, value).and_then(decode).map_or(Found::Damaged, Found::Known))
 }
 
 /// Writes `content` under `key` with its checksum.

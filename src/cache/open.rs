@@ -14,6 +14,7 @@
 //! by a power failure is no marker of the next boot.
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     fs::{self, DirBuilder, File},
     io,
@@ -31,7 +32,8 @@ use rustix::{
 
 use crate::telemetry::event;
 
-use super::{CacheError, CacheOptions, database::Database, record::SCHEMA};
+use super::{CacheError, CacheOptions, database::Database, record::SCHEMA, word::OriginNumber};
+use crate::types::OriginName;
 
 /// How long a check may take: a database that takes longer costs more to check than to fetch again, and the service
 /// is not up meanwhile.
@@ -63,6 +65,8 @@ impl Checker {
 pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) epoch: u32,
+    /// Numbers of all origins that anything came from.
+    pub(super) origins: HashMap<OriginName, OriginNumber>,
     pub(super) lock: File,
 }
 
@@ -88,8 +92,8 @@ pub(super) fn open(options: &CacheOptions) -> Result<Opened, CacheError> {
         }
         other => other,
     };
-    let (database, epoch) = opened?;
-    Ok(Opened { database, epoch, lock })
+    let (database, epoch, origins) = opened?;
+    Ok(Opened { database, epoch, origins, lock })
 }
 
 fn throw_away(dir: &Path, reason: &str) -> Result<(), CacheError> {
@@ -97,15 +101,20 @@ fn throw_away(dir: &Path, reason: &str) -> Result<(), CacheError> {
     discard(dir)
 }
 
-fn open_marked(options: &CacheOptions) -> Result<(Database, u32), CacheError> {
+type Parts = (Database, u32, HashMap<OriginName, OriginNumber>);
+
+fn open_marked(options: &CacheOptions) -> Result<Parts, CacheError> {
     mark(&options.dir, &options.boot_id)?;
     open_database(options).map_err(|source| CacheError::database(&options.dir, source))
 }
 
-fn open_database(options: &CacheOptions) -> Result<(Database, u32), heed::Error> {
+fn open_database(options: &CacheOptions) -> Result<Parts, heed::Error> {
     let database = Database::open(&database_dir(&options.dir), options.map_bytes)?;
     let epoch = database.begin_epoch(&options.boot_id)?;
-    Ok((database, epoch))
+    let txn = database.env.read_txn()?;
+    let origins = database.origins(&txn)?.into_iter().collect();
+    drop(txn);
+    Ok((database, epoch, origins))
 }
 
 /// What LMDB does not accept, and a disk without room even to open: the cache may be what fills it.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! sealed value   content · crc32(key · content) u32
-//! index record   version u8 · place u8 · flags u8 · 0 u8 · last use u16 · 0 u16 · epoch u32 · 0 u32 · size u64
+//! index record   version u8 · place u8 · 0 u16 · last use u16 · 0 u16 · epoch u32 · 0 u32 · size u64
 //! totals         file blobs u64 · blob bytes u64
 //! epoch          epoch u32 · boot id (text)
 //! ```
@@ -13,35 +13,30 @@
 //! All numbers are little-endian.
 
 /// Version of everything kept in the cache directory. A cache of another version is thrown away.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 /// Bytes that sealing adds to a value.
 pub(super) const SEAL_LEN: usize = 4;
 
 const RECORD_LEN: usize = 24;
-const RECORD_VERSION: u8 = 1;
-const FLAG_DISPUTED: u8 = 1;
+const RECORD_VERSION: u8 = 2;
 
 /// Where the content of a blob is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Not here: only its size is known.
-    Nowhere,
     /// In the database.
     Inline,
     /// In a file of its own.
     File,
 }
 
-/// What the index knows of a blob.
+/// What the index knows of a blob that is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     /// Where its content is.
     pub(super) place: Place,
-    /// Bytes of content. Verified if `place` is or ever was other than [`Place::Nowhere`], else the origin's word.
+    /// Bytes of content.
     pub(super) size: u64,
-    /// The content's verified length is not the size that was given out before (in the same epoch).
-    pub(super) disputed: bool,
     /// In which epoch (count of boots that wrote to this cache) the content was written or last checked.
     pub(super) epoch: u32,
     /// Days since 1970 when the content was last written: the place where eviction will keep its coarse last use.
@@ -72,20 +67,13 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 impl Record {
-    /// Whether the content is here.
-    pub(super) fn is_held(&self) -> bool {
-        self.place != Place::Nowhere
-    }
-
     pub(super) fn encode(&self) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
         bytes[0] = RECORD_VERSION;
         bytes[1] = match self.place {
-            Place::Nowhere => 0,
             Place::Inline => 1,
             Place::File => 2,
         };
-        bytes[2] = if self.disputed { FLAG_DISPUTED } else { 0 };
         bytes[4..6].copy_from_slice(&self.last_use.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.size.to_le_bytes());
@@ -96,7 +84,6 @@ impl Record {
     pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
         let bytes: &[u8; RECORD_LEN] = bytes.try_into().ok()?;
         let place = match bytes[1] {
-            0 => Place::Nowhere,
             1 => Place::Inline,
             2 => Place::File,
             _ => return None,
@@ -104,7 +91,6 @@ impl Record {
         let record = Record {
             place,
             size: u64_at(bytes, 16)?,
-            disputed: bytes[2] == FLAG_DISPUTED,
             epoch: u32_at(bytes, 8)?,
             last_use: u16::from_le_bytes([bytes[4], bytes[5]]),
         };
@@ -127,18 +113,14 @@ impl Totals {
 
     /// Counts a record in.
     pub(super) fn add(&mut self, record: &Record) {
-        if record.is_held() {
-            self.blob_bytes = self.blob_bytes.saturating_add(record.size);
-            self.file_blobs = self.file_blobs.saturating_add(u64::from(record.place == Place::File));
-        }
+        self.blob_bytes = self.blob_bytes.saturating_add(record.size);
+        self.file_blobs = self.file_blobs.saturating_add(u64::from(record.place == Place::File));
     }
 
     /// Counts a record out.
     pub(super) fn remove(&mut self, record: &Record) {
-        if record.is_held() {
-            self.blob_bytes = self.blob_bytes.saturating_sub(record.size);
-            self.file_blobs = self.file_blobs.saturating_sub(u64::from(record.place == Place::File));
-        }
+        self.blob_bytes = self.blob_bytes.saturating_sub(record.size);
+        self.file_blobs = self.file_blobs.saturating_sub(u64::from(record.place == Place::File));
     }
 }
 
@@ -153,11 +135,11 @@ pub(super) fn decode_epoch(bytes: &[u8]) -> Option<(u32, &str)> {
     Some((u32::from_le_bytes(*epoch), std::str::from_utf8(boot_id).ok()?))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|chunk| u32::from_le_bytes(*chunk))
 }
 
@@ -167,22 +149,22 @@ mod tests {
 
     use super::*;
 
-    const WRITTEN_BY_SCHEMA_1: [u8; 24] = [
-        1, 2, 1, 0, 0x34, 0x12, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01,
+    const WRITTEN_BY_SCHEMA_2: [u8; 24] = [
+        2, 2, 0, 0, 0x34, 0x12, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01,
     ];
 
     fn example() -> Record {
-        Record { place: Place::File, size: 0x0123_4567_89ab_cdef, disputed: true, epoch: 7, last_use: 0x1234 }
+        Record { place: Place::File, size: 0x0123_4567_89ab_cdef, epoch: 7, last_use: 0x1234 }
     }
 
     #[test]
     fn index_record_bytes_are_pinned() {
-        assert_eq!(example().encode(), WRITTEN_BY_SCHEMA_1);
+        assert_eq!(example().encode(), WRITTEN_BY_SCHEMA_2);
     }
 
     #[test]
-    fn index_record_of_schema_1_is_read() {
-        assert_eq!(Record::decode(&WRITTEN_BY_SCHEMA_1), Some(example()));
+    fn index_record_of_schema_2_is_read() {
+        assert_eq!(Record::decode(&WRITTEN_BY_SCHEMA_2), Some(example()));
     }
 
     #[test]
@@ -204,9 +186,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_survive_the_round_trip(place in 0u8..3, size: u64, disputed: bool, epoch: u32, last_use: u16) {
-            let place = [Place::Nowhere, Place::Inline, Place::File][usize::from(place)];
-            let record = Record { place, size, disputed, epoch, last_use };
+        fn records_survive_the_round_trip(is_file: bool, size: u64, epoch: u32, last_use: u16) {
+            let place = if is_file { Place::File } else { Place::Inline };
+            let record = Record { place, size, epoch, last_use };
             prop_assert_eq!(Record::decode(&record.encode()), Some(record));
         }
 

@@ -11,11 +11,12 @@ use heed::RwTxn;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    database::{Database, Indexed, put_sealed},
+    database::{Database, Found, put_sealed},
     objects::Objects,
     record::{self, Place, Record, Totals},
+    word::{self, OriginNumber, Word},
 };
-use crate::types::Oid;
+use crate::types::{Oid, OriginName};
 
 /// Jobs waiting: more would only hold more content in memory, the disk being what is waited for.
 const QUEUE: usize = 256;
@@ -26,20 +27,26 @@ const BATCH_BYTES: usize = 8 << 20;
 /// One change.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Keep this tree.
-    Tree(Oid, Bytes),
-    /// Keep this blob in the database.
-    Inline(Oid, Bytes),
-    /// The blob's file has been written.
-    File(Oid, u64),
-    /// An origin says that the blob has this size.
-    Size(Oid, u64),
+    /// The origin has this number: first in every job that names it, so that no word is kept of a number nobody has.
+    Origin(OriginName, OriginNumber),
+    /// The origin delivered this tree.
+    Tree(OriginNumber, Oid, Bytes),
+    /// The origin delivered this blob, which is kept in the database.
+    Inline(OriginNumber, Oid, Bytes),
+    /// The origin delivered the blob, and its file has been written.
+    File(OriginNumber, Oid, u64),
+    /// The origin delivered the blob, whose file was here already.
+    Held(OriginNumber, Oid, u64),
+    /// The origin says that the blob has this size.
+    Size(OriginNumber, Oid, u64),
     /// The file of an earlier epoch has been found to be right.
     Confirm(Oid),
     /// Drop the tree if it is damaged.
     DamagedTree(Oid),
     /// Drop the blob's content if it is damaged; `true` when its file has been found to be wrong.
     DamagedBlob(Oid, bool),
+    /// Drop the word if it is damaged.
+    DamagedWord(OriginNumber, Oid),
 }
 
 type Outcome = Result<(), Arc<heed::Error>>;
@@ -102,7 +109,7 @@ impl Drop for Writer {
 impl Job {
     fn bytes(&self) -> usize {
         let of_step = |step: &Step| match step {
-            Step::Tree(_, content) | Step::Inline(_, content) => content.len(),
+            Step::Tree(_, _, content) | Step::Inline(_, _, content) => content.len(),
             _ => 0,
         };
         self.steps.iter().map(of_step).sum()
@@ -153,20 +160,23 @@ impl Desk {
     fn apply(&self, txn: &mut RwTxn, totals: &mut Totals, step: &Step) -> Result<(), heed::Error> {
         let mut change = Change { desk: self, txn, totals };
         match step {
-            Step::Tree(oid, body) => change.keep_tree(*oid, body),
-            Step::Inline(oid, content) => change.keep_inline(*oid, content),
-            Step::File(oid, size) => change.keep_file(*oid, *size),
-            Step::Size(oid, size) => change.note_size(*oid, *size),
+            Step::Origin(name, number) => self.database.put_origin(change.txn, name, *number),
+            Step::Tree(origin, oid, body) => change.keep_tree(*origin, *oid, body),
+            Step::Inline(origin, oid, content) => change.keep_inline(*origin, *oid, content),
+            Step::File(origin, oid, size) => change.keep_file(*origin, *oid, *size),
+            Step::Held(origin, oid, size) => change.has_delivered(*origin, *oid, *size),
+            Step::Size(origin, oid, size) => change.note_size(*origin, *oid, *size),
             Step::Confirm(oid) => change.confirm(*oid),
             Step::DamagedTree(oid) => change.drop_damaged_tree(*oid),
             Step::DamagedBlob(oid, file) => change.drop_damaged_blob(*oid, *file),
+            Step::DamagedWord(origin, oid) => change.drop_damaged_word(*origin, *oid),
         }
     }
 
     /// A file that the index does not know would take space for ever.
     fn drop_orphans(&self, job: &Job) {
         for step in &job.steps {
-            if let Step::File(oid, _) = step
+            if let Step::File(_, oid, _) = step
                 && !self.is_indexed_file(*oid)
                 && let Err(why) = self.objects.remove(*oid)
             {
@@ -178,8 +188,8 @@ impl Desk {
     /// In doubt it is: the file then stays.
     fn is_indexed_file(&self, oid: Oid) -> bool {
         let found = self.database.env.read_txn().and_then(|txn| self.database.record(&txn, oid));
-        !matches!(&found, Ok(Indexed::Unknown | Indexed::Damaged))
-            && !matches!(&found, Ok(Indexed::Known(record)) if record.place != Place::File)
+        !matches!(&found, Ok(Found::Nothing | Found::Damaged))
+            && !matches!(&found, Ok(Found::Known(record)) if record.place != Place::File)
     }
 }
 
@@ -205,57 +215,75 @@ struct Change<'a, 'txn> {
 }
 
 impl Change<'_, '_> {
-    fn keep_tree(&mut self, oid: Oid, body: &[u8]) -> Result<(), heed::Error> {
+    fn keep_tree(&mut self, origin: OriginNumber, oid: Oid, body: &[u8]) -> Result<(), heed::Error> {
         let trees = self.desk.database.trees;
         let there = trees.get(self.txn, oid.as_bytes())?;
-        if there.and_then(|value| record::unseal(oid.as_bytes(), value)) == Some(body) {
-            return Ok(());
+        if there.and_then(|value| record::unseal(oid.as_bytes(), value)) != Some(body) {
+            put_sealed(trees, self.txn, oid.as_bytes(), body)?;
         }
-        put_sealed(trees, self.txn, oid.as_bytes(), body)
+        let word = self.word(origin, oid)?;
+        self.desk.database.put_word(self.txn, origin, oid, Word { tree: true, ..word })
     }
 
-    fn keep_inline(&mut self, oid: Oid, content: &[u8]) -> Result<(), heed::Error> {
-        put_sealed(self.desk.database.blobs, self.txn, oid.as_bytes(), content)?;
-        self.keep_record(oid, Place::Inline, content.len() as u64)
+    fn keep_inline(&mut self, origin: OriginNumber, oid: Oid, content: &[u8]) -> Result<(), heed::Error> {
+        let (blobs, size) = (self.desk.database.blobs, content.len() as u64);
+        let there = blobs.get(self.txn, oid.as_bytes())?;
+        let is_there = there.and_then(|value| record::unseal(oid.as_bytes(), value)) == Some(content);
+        let is_listed = |known: Record| known.place == Place::Inline && known.size == size;
+        if !is_there || !self.known(oid)?.is_some_and(is_listed) {
+            put_sealed(blobs, self.txn, oid.as_bytes(), content)?;
+            self.keep_record(oid, Place::Inline, size)?;
+        }
+        self.has_delivered(origin, oid, size)
     }
 
-    fn keep_file(&mut self, oid: Oid, size: u64) -> Result<(), heed::Error> {
+    fn keep_file(&mut self, origin: OriginNumber, oid: Oid, size: u64) -> Result<(), heed::Error> {
         // It may have been inline, when blobs of its size were.
         self.desk.database.blobs.delete(self.txn, oid.as_bytes())?;
-        self.keep_record(oid, Place::File, size)
+        self.keep_record(oid, Place::File, size)?;
+        self.has_delivered(origin, oid, size)
     }
 
-    /// Records verified content. A size that was said before and is wrong gives way, and the blob is marked: a kernel
-    /// that was told the other size must get an error, not a short file.
+    /// Records verified content.
     fn keep_record(&mut self, oid: Oid, place: Place, size: u64) -> Result<(), heed::Error> {
-        let before = self.known(oid)?;
-        let epoch = self.desk.epoch;
-        if let Some(said) = before.map(|known| known.size).filter(|said| *said != size) {
-            tracing::warn!(oid = %oid, size, said, "a blob does not have the size an origin gave it: reads of it fail until the next boot");
+        let (before, epoch) = (self.known(oid)?, self.desk.epoch);
+        let record = Record { place, size, epoch, last_use: today() };
+        self.desk.database.put_record(self.txn, oid, record)?;
+        if let Some(before) = before {
+            self.totals.remove(&before);
         }
-        let disputed =
-            before.is_some_and(|known| known.size != size || (known.disputed && known.epoch == epoch));
-        self.replace(oid, before, Record { place, size, disputed, epoch, last_use: today() })
+        self.totals.add(&record);
+        Ok(())
+    }
+
+    /// From now on the blob is here for this origin too.
+    fn has_delivered(&mut self, origin: OriginNumber, oid: Oid, size: u64) -> Result<(), heed::Error> {
+        let before = self.word(origin, oid)?;
+        if let Some(said) = before.size.filter(|said| *said != size) {
+            tracing::warn!(oid = %oid, size, said, "a blob does not have the size its origin gave it: reads of it fail until the next boot");
+        }
+        self.desk.database.put_word(self.txn, origin, oid, before.with_blob(size, self.desk.epoch))
     }
 
     /// The first word on a size stands until content corrects it: it may have been given out.
-    fn note_size(&mut self, oid: Oid, size: u64) -> Result<(), heed::Error> {
-        if let Some(known) = self.known(oid)? {
-            if known.size != size {
-                tracing::warn!(oid = %oid, size, known = known.size, "an origin gave another size for a blob: it is ignored");
+    fn note_size(&mut self, origin: OriginNumber, oid: Oid, size: u64) -> Result<(), heed::Error> {
+        let word = self.word(origin, oid)?;
+        match word.size {
+            None => self.desk.database.put_word(self.txn, origin, oid, Word { size: Some(size), ..word }),
+            Some(known) => {
+                if known != size {
+                    tracing::warn!(oid = %oid, size, known, "an origin gave another size for a blob: it is ignored");
+                }
+                Ok(())
             }
-            return Ok(());
         }
-        let epoch = self.desk.epoch;
-        let record = Record { place: Place::Nowhere, size, disputed: false, epoch, last_use: today() };
-        self.replace(oid, None, record)
     }
 
     fn confirm(&mut self, oid: Oid) -> Result<(), heed::Error> {
         match self.known(oid)? {
             Some(known) if known.epoch != self.desk.epoch => {
                 let epoch = self.desk.epoch;
-                self.desk.database.put_record(self.txn, oid, Record { epoch, disputed: false, ..known })
+                self.desk.database.put_record(self.txn, oid, Record { epoch, ..known })
             }
             _ => Ok(()),
         }
@@ -275,17 +303,16 @@ impl Change<'_, '_> {
         let is_here = value.is_some();
         let value_is_wrong = is_damaged(value, oid);
         let before = match database.record(self.txn, oid)? {
-            Indexed::Unknown => return Ok(()),
-            Indexed::Damaged => {
+            Found::Nothing => return Ok(()),
+            Found::Damaged => {
                 // What it counted for can no longer be told; the totals are summed anew at the next boot.
                 database.blobs.delete(self.txn, oid.as_bytes())?;
                 database.index.delete(self.txn, oid.as_bytes())?;
                 return Ok(());
             }
-            Indexed::Known(before) => before,
+            Found::Known(before) => before,
         };
         let is_wrong = match before.place {
-            Place::Nowhere => false,
             Place::Inline => value_is_wrong || !is_here,
             Place::File => {
                 // A file written since then is not the one that was found to be wrong.
@@ -296,25 +323,31 @@ impl Change<'_, '_> {
         };
         if is_wrong {
             database.blobs.delete(self.txn, oid.as_bytes())?;
-            self.replace(oid, Some(before), Record { place: Place::Nowhere, ..before })?;
+            database.index.delete(self.txn, oid.as_bytes())?;
+            self.totals.remove(&before);
+        }
+        Ok(())
+    }
+
+    fn drop_damaged_word(&mut self, origin: OriginNumber, oid: Oid) -> Result<(), heed::Error> {
+        if matches!(self.desk.database.word(self.txn, origin, oid)?, Found::Damaged) {
+            self.desk.database.words.delete(self.txn, &word::key(origin, oid))?;
         }
         Ok(())
     }
 
     fn known(&self, oid: Oid) -> Result<Option<Record>, heed::Error> {
         Ok(match self.desk.database.record(self.txn, oid)? {
-            Indexed::Known(record) => Some(record),
-            Indexed::Unknown | Indexed::Damaged => None,
+            Found::Known(record) => Some(record),
+            Found::Nothing | Found::Damaged => None,
         })
     }
 
-    fn replace(&mut self, oid: Oid, before: Option<Record>, record: Record) -> Result<(), heed::Error> {
-        self.desk.database.put_record(self.txn, oid, record)?;
-        if let Some(before) = before {
-            self.totals.remove(&before);
-        }
-        self.totals.add(&record);
-        Ok(())
+    fn word(&self, origin: OriginNumber, oid: Oid) -> Result<Word, heed::Error> {
+        Ok(match self.desk.database.word(self.txn, origin, oid)? {
+            Found::Known(word) => word,
+            Found::Nothing | Found::Damaged => Word::default(),
+        })
     }
 }
 

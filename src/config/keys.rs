@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
-    AuthMode, Config, CredentialFile, LowerKind, MegaServer, OriginConfig, OriginKind, Principal,
+    AuthMode, Config, CredentialFile, LowerKind, MegaServer, OriginConfig, OriginKind, Principal, ReadWith,
     slot::{Choose, Slot},
 };
 use crate::types::RepoPath;
@@ -26,6 +26,7 @@ pub(super) struct OriginDraft {
     read_as: Option<String>,
     url: Option<String>,
     credential: Option<String>,
+    read_with: Option<ReadWith>,
     ca_file: Option<PathBuf>,
     proxy: Option<String>,
     imports: Option<RepoPath>,
@@ -43,7 +44,7 @@ pub(super) struct Surroundings {
 
 /// The keys of an origin's kind that others do not have, and what it is called.
 const GIT: (&str, &[&str]) = ("git", &["path", "read_as"]);
-const MEGA: (&str, &[&str]) = ("mega", &["url", "credential", "ca_file", "proxy", "imports"]);
+const MEGA: (&str, &[&str]) = ("mega", &["url", "credential", "read_with", "ca_file", "proxy", "imports"]);
 
 #[derive(Clone, Copy, Debug)]
 enum DraftKind {
@@ -225,6 +226,11 @@ pub(super) const ORIGIN_KEYS: &[Key<OriginDraft>] = &[
         slot: |origin| Slot::Credential(&mut origin.credential),
     },
     Key {
+        name: "read_with",
+        meaning: "`mega`: whose credential it is asked with: that of the `service`, or that of each `user` (`scorpioctl login`).",
+        slot: |origin| Slot::Choice(&mut origin.read_with),
+    },
+    Key {
         name: "ca_file",
         meaning: "`mega`: certificates (PEM) that are trusted instead of the system's.",
         slot: |origin| Slot::File(&mut origin.ca_file),
@@ -259,6 +265,7 @@ impl OriginDraft {
             read_as: None,
             url: None,
             credential: None,
+            read_with: None,
             ca_file: None,
             proxy: None,
             imports: None,
@@ -281,10 +288,16 @@ impl OriginDraft {
             }
             DraftKind::Mega => {
                 self.refuse_keys_of(GIT, MEGA.0)?;
+                let read_with = self.read_with.unwrap_or(ReadWith::Service);
+                if read_with == ReadWith::User && self.credential.is_some() {
+                    let reason = "is the service's, and `read_with` is \"user\": leave one of them out";
+                    return Err(("credential", reason.to_owned()));
+                }
                 let missing = || ("url", "is missing; expected the URL of a Mega server".to_owned());
                 OriginKind::Mega(MegaServer {
                     url: self.url.ok_or_else(missing)?,
                     credential: self.credential.map(|name| around.credential(name)),
+                    read_with,
                     ca_file: self.ca_file,
                     proxy: self.proxy,
                     imports: self.imports.unwrap_or_else(MegaServer::imports),
@@ -330,6 +343,7 @@ impl From<&OriginConfig> for OriginDraft {
                 kind: DraftKind::Mega,
                 url: Some(server.url),
                 credential: server.credential.map(|credential| credential.name),
+                read_with: Some(server.read_with),
                 ca_file: server.ca_file,
                 proxy: server.proxy,
                 imports: Some(server.imports),
@@ -352,6 +366,21 @@ impl Choose for DraftKind {
     }
     fn choose(&mut self, index: usize) {
         *self = [DraftKind::Git, DraftKind::Mega][index];
+    }
+}
+
+impl Choose for Option<ReadWith> {
+    fn words(&self) -> &'static [&'static str] {
+        &["service", "user"]
+    }
+    fn word(&self) -> Option<&'static str> {
+        self.map(|read_with| match read_with {
+            ReadWith::Service => "service",
+            ReadWith::User => "user",
+        })
+    }
+    fn choose(&mut self, index: usize) {
+        *self = Some([ReadWith::Service, ReadWith::User][index]);
     }
 }
 

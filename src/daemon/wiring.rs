@@ -8,10 +8,10 @@ use crate::{
     antares::{Antares, AntaresConfig, Scope, State},
     auth::{self, accounts::Accounts, vault::Vault},
     cache::{Cache, CacheOptions, Checker},
-    config::{self, Config, OriginConfig, OriginKind},
+    config::{self, Config, MegaServer, OriginConfig, OriginKind, ReadWith},
     daemon::{
         DaemonError,
-        credentials::Logins,
+        credentials::{Logins, UserCredential},
         exporter::WorkspaceExporter,
         keeper::{self, ManagerKeeper},
     },
@@ -22,9 +22,14 @@ use crate::{
         kernel::{KernelEngine, KernelOptions, Launcher},
     },
     fusedev::SessionLimits,
-    origin::{self, Origin, lazy::Lazy},
+    origin::{
+        self, Origin,
+        lazy::{Lazy, SetUp},
+        limits::Limited,
+        mega::{MegaOptions, MegaOrigin},
+    },
     rpc::{self, HostGauges, RpcLimits, Services},
-    store::{ObjectStore, StoreLimits},
+    store::{ObjectStore, Opener, StoreLimits},
     sys::{fdstore, identity::Identity},
     types::OriginName,
 };
@@ -142,7 +147,8 @@ pub(super) async fn open_store(config: &Config, boot_id: &str) -> Result<ObjectS
     let cache = part("open the cache", cache.map_err(|error| error.to_string()))?;
     let cache = part("open the cache", cache)?;
     let limits = StoreLimits { flight_bytes: config.fetch.flight_bytes, batch: BATCH };
-    Ok(ObjectStore::new(cache, open_origins(config), limits))
+    let (origins, open) = (open_origins(config), opener(config));
+    Ok(ObjectStore::opening(cache, origins, open, &config.daemon.state_dir, limits))
 }
 
 /// All origins of the configuration. None is waited for: one that is away now may be there for the first request.
@@ -156,7 +162,36 @@ fn open_origins(config: &Config) -> BTreeMap<OriginName, Arc<dyn Origin>> {
         let origin: Arc<dyn Origin> = Arc::new(Lazy::new(name.clone(), limits.deadline, set_up));
         (name.clone(), origin)
     };
-    config.origins.iter().map(lazy).collect()
+    let shared = config.origins.iter().filter(|(_, config)| config.read_with() == ReadWith::Service);
+    shared.map(lazy).collect()
+}
+
+/// Opens users' views of the origins that are read with their credentials.
+fn opener(config: &Config) -> Opener {
+    let limits = origin::Limits { deadline: config.fetch.deadline, requests: config.fetch.requests };
+    let origins = config.origins.clone();
+    let vault = Arc::new(Vault::new(&config.daemon.state_dir));
+    Box::new(move |view| {
+        let config = origins.get(&view.configured())?;
+        let OriginKind::Mega(server) = &config.kind else { return None };
+        let (server, view_, vault) = (server.clone(), view.clone(), vault.clone());
+        let is_users = config.read_with() == ReadWith::User && view.user().is_some();
+        let set_up: SetUp = Box::new(move || open_view(&view_, &server, limits, &vault));
+        is_users.then(|| Arc::new(Lazy::new(view.clone(), limits.deadline, set_up)) as Arc<dyn Origin>)
+    })
+}
+
+fn open_view(
+    view: &OriginName,
+    server: &MegaServer,
+    limits: origin::Limits,
+    vault: &Arc<Vault>,
+) -> Result<Arc<dyn Origin>, String> {
+    let credential = UserCredential::of(view, vault.clone()).ok_or("it is the view of no user")?;
+    let options =
+        MegaOptions { credential: Some(Arc::new(credential)), ..origin::mega_options(server, limits) };
+    let origin = MegaOrigin::new(view.clone(), options).map_err(|error| error.to_string())?;
+    Ok(Arc::new(Limited::new(origin, limits)))
 }
 
 fn open_origin(

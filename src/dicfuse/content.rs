@@ -35,13 +35,13 @@ impl Dicfuse {
     pub(super) fn read_file(&self, node: NodeId, offset: u64, len: u32) -> Result<Bytes, Stop> {
         let (place, object) =
             self.blob(node, |kind| matches!(kind, EntryKind::Blob | EntryKind::Executable))?;
-        let Some(size) = self.inner.store.cached_size(object.oid)? else {
+        let Some(size) = self.inner.store.cached_size(&place.origin, object.oid)? else {
             return Err(self.need_blob(&place, object)?);
         };
         let expected = size.saturating_sub(offset).min(u64::from(len));
         // The blob is asked even when nothing is due (the kernel may know a size that turned out to be wrong), and for all
         // of `len` (so that a blob longer than its size is noticed too).
-        match self.inner.store.cached_blob(object.oid, offset, len)? {
+        match self.inner.store.cached_blob(&place.origin, object.oid, offset, len)? {
             Some(bytes) => check_length(node, expected, bytes),
             None if expected == 0 => Ok(Bytes::new()),
             None => Err(self.need_blob(&place, object)?),
@@ -50,13 +50,13 @@ impl Dicfuse {
 
     pub(super) fn read_target(&self, node: NodeId) -> Result<Bytes, Stop> {
         let (place, object) = self.blob(node, |kind| kind == EntryKind::Symlink)?;
-        let Some(size) = self.inner.store.cached_size(object.oid)? else {
+        let Some(size) = self.inner.store.cached_size(&place.origin, object.oid)? else {
             return Err(self.need_blob(&place, object)?);
         };
         if size == 0 || size > u64::from(MAX_TARGET) {
             return Err(Stop::BadContent { node, reason: BadContent::TargetLength(size) });
         }
-        let Some(target) = self.inner.store.cached_blob(object.oid, 0, MAX_TARGET + 1)? else {
+        let Some(target) = self.inner.store.cached_blob(&place.origin, object.oid, 0, MAX_TARGET + 1)? else {
             return Err(self.need_blob(&place, object)?);
         };
         let target = check_length(node, size, target)?;

@@ -58,7 +58,9 @@ impl Listing<'_> {
         let range = from.min(entries.len())..from.saturating_add(WINDOW).min(entries.len());
         let sizes = match self.attrs {
             Attrs::Omit => vec![None; range.len()],
-            Attrs::Known | Attrs::Fetch => self.dicfuse.known_sizes(&entries[range.clone()])?,
+            Attrs::Known | Attrs::Fetch => {
+                self.dicfuse.known_sizes(&self.directory.place.origin, &entries[range.clone()])?
+            }
         };
         Ok(Window { range, sizes })
     }
@@ -69,7 +71,7 @@ impl Listing<'_> {
             return Ok(None);
         }
         let unknown = window.sizes.iter().position(Option::is_none);
-        if unknown.is_some() && !self.dicfuse.sizes_are_cheap(self.directory)? {
+        if unknown.is_some() && !self.dicfuse.sizes_are_cheap(self.directory) {
             self.attrs = Attrs::Known;
             return Ok(None);
         }

@@ -110,7 +110,10 @@ impl RootRecord {
         out.extend(self.mtime.to_be_bytes());
         out.extend(self.snapshot.tree.as_bytes());
         out.extend(self.snapshot.commit.as_bytes());
-        out.push(u8::try_from(origin.len()).expect("an origin's name has at most 64 bytes"));
+        out.push(
+            u8::try_from(origin.len())
+                .expect("an origin's name has at most 64 bytes, and a user's number 11"),
+        );
         out.extend(origin);
         out.extend(u16::try_from(path.len()).expect("add_root refuses longer paths").to_be_bytes());
         out.extend(path);
@@ -131,11 +134,15 @@ impl RootRecord {
         Some(RootRecord { top, mtime, origin, snapshot: Snapshot { commit, path, tree } })
     }
 
-    /// The time alone, without building the rest: every `stat` needs it.
-    pub(super) fn decode_mtime(bytes: &[u8]) -> Option<i64> {
+    /// Time and origin, without building the rest: every `stat` needs them.
+    pub(super) fn decode_brief(bytes: &[u8]) -> Option<(i64, OriginName)> {
         let mut fields = Fields::open(bytes)?;
         let _top: [u8; 8] = fields.take()?;
-        Some(i64::from_be_bytes(fields.take()?))
+        let mtime = i64::from_be_bytes(fields.take()?);
+        let _ids: [u8; 2 * Oid::LEN] = fields.take()?;
+        let [origin_len] = fields.take()?;
+        let origin = std::str::from_utf8(fields.slice(usize::from(origin_len))?).ok()?.parse().ok()?;
+        Some((mtime, origin))
     }
 }
 

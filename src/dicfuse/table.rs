@@ -65,10 +65,12 @@ pub(super) const MAX_DEPTH: usize = 4096;
 const SWEEP_BATCH: usize = 1024;
 
 /// Where a node is recorded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     /// Which node.
     pub node: NodeId,
+    /// Where the objects of its root come from.
+    pub origin: OriginName,
     /// Time of all nodes of its root.
     pub mtime: i64,
     /// The block it is in.
@@ -245,8 +247,9 @@ impl NodeTable {
     fn place_in(&self, txn: &RoTxn<'_, AnyTls>, node: NodeId) -> Result<Option<Place>, TableError> {
         let Some((block, index)) = self.block_in(txn, node)? else { return Ok(None) };
         let Some(record) = self.0.roots.get(txn, &block.root.to_be_bytes())? else { return Ok(None) };
-        let mtime = RootRecord::decode_mtime(record).ok_or_else(|| damaged("root", block.root.into()))?;
-        Ok(Some(Place { node, mtime, block, index }))
+        let brief = RootRecord::decode_brief(record).ok_or_else(|| damaged("root", block.root.into()))?;
+        let (mtime, origin) = brief;
+        Ok(Some(Place { node, origin, mtime, block, index }))
     }
 
     /// The block `node` is in and its index there, whether or not its root still exists.

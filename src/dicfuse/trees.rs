@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::types::{Oid, Tree, TreeEntry};
+use crate::types::{Oid, OriginName, Tree, TreeEntry};
 
-/// Parsed trees by id. At most `capacity` bytes of them, or one larger tree alone: a directory that does not fit would
+/// Which tree of which origin: one origin's is no answer for another.
+type Key = (OriginName, Oid);
+
+/// Parsed trees. At most `capacity` bytes of them, or one larger tree alone: a directory that does not fit would
 /// otherwise be parsed again for each of its entries.
 pub(super) struct TreeCache {
     capacity: usize,
@@ -18,8 +21,8 @@ pub(super) struct TreeCache {
 struct Held {
     bytes: usize,
     clock: u64,
-    trees: HashMap<Oid, Slot>,
-    by_use: BTreeMap<u64, Oid>,
+    trees: HashMap<Key, Slot>,
+    by_use: BTreeMap<u64, Key>,
 }
 
 struct Slot {
@@ -34,28 +37,28 @@ impl TreeCache {
     }
 
     /// The tree, if it is held.
-    pub(super) fn get(&self, oid: Oid) -> Option<Arc<Tree>> {
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Tree>> {
         let mut guard = self.held();
         let held = &mut *guard;
         held.clock += 1;
-        let slot = held.trees.get_mut(&oid)?;
+        let slot = held.trees.get_mut(key)?;
         held.by_use.remove(&slot.used);
-        held.by_use.insert(held.clock, oid);
+        held.by_use.insert(held.clock, key.clone());
         slot.used = held.clock;
         Some(slot.tree.clone())
     }
 
     /// Holds `tree`, and lets go of others for it.
-    pub(super) fn insert(&self, oid: Oid, tree: Arc<Tree>) {
+    pub(super) fn insert(&self, key: Key, tree: Arc<Tree>) {
         let bytes = weight(&tree);
         let mut held = self.held();
-        held.remove(oid);
+        held.remove(&key);
         while held.bytes + bytes > self.capacity && held.remove_oldest() {}
         held.clock += 1;
         let used = held.clock;
         held.bytes += bytes;
-        held.by_use.insert(used, oid);
-        held.trees.insert(oid, Slot { tree, bytes, used });
+        held.by_use.insert(used, key.clone());
+        held.trees.insert(key, Slot { tree, bytes, used });
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -65,16 +68,16 @@ impl TreeCache {
 }
 
 impl Held {
-    fn remove(&mut self, oid: Oid) {
-        if let Some(slot) = self.trees.remove(&oid) {
+    fn remove(&mut self, key: &Key) {
+        if let Some(slot) = self.trees.remove(key) {
             self.by_use.remove(&slot.used);
             self.bytes -= slot.bytes;
         }
     }
 
     fn remove_oldest(&mut self) -> bool {
-        let oldest = self.by_use.first_key_value().map(|(_, oid)| *oid);
-        oldest.map(|oid| self.remove(oid)).is_some()
+        let oldest = self.by_use.first_key_value().map(|(_, key)| key.clone());
+        oldest.map(|key| self.remove(&key)).is_some()
     }
 }
 
@@ -92,8 +95,8 @@ fn weight(tree: &Tree) -> usize {
 mod tests {
     use super::*;
 
-    fn oid(number: u8) -> Oid {
-        Oid::from_bytes([number; 20])
+    fn key(number: u8) -> Key {
+        ("o".parse().unwrap(), Oid::from_bytes([number; 20]))
     }
 
     fn tree(entries: usize) -> Arc<Tree> {
@@ -105,11 +108,11 @@ mod tests {
     fn the_least_recently_used_tree_goes_first() {
         let cache = TreeCache::new(3 * weight(&tree(10)));
         for number in 1..=3 {
-            cache.insert(oid(number), tree(10));
+            cache.insert(key(number), tree(10));
         }
-        assert!(cache.get(oid(1)).is_some());
-        cache.insert(oid(4), tree(10));
-        let held: Vec<_> = (1..=4).map(|number| cache.get(oid(number)).is_some()).collect();
+        assert!(cache.get(&key(1)).is_some());
+        cache.insert(key(4), tree(10));
+        let held: Vec<_> = (1..=4).map(|number| cache.get(&key(number)).is_some()).collect();
         assert_eq!(held, [true, false, true, true]);
     }
 
@@ -118,7 +121,7 @@ mod tests {
         let capacity = 100_000;
         let cache = TreeCache::new(capacity);
         for number in 0..=255 {
-            cache.insert(oid(number), tree(usize::from(number)));
+            cache.insert(key(number), tree(usize::from(number)));
             assert!(cache.held().bytes <= capacity);
         }
         let held = cache.held();
@@ -129,20 +132,30 @@ mod tests {
     #[test]
     fn an_oversized_tree_is_held_alone_and_leaves_with_the_next_one() {
         let cache = TreeCache::new(10_000);
-        cache.insert(oid(1), tree(3));
-        cache.insert(oid(2), tree(1000));
-        assert!(cache.get(oid(1)).is_none() && cache.get(oid(2)).is_some());
-        cache.insert(oid(1), tree(3));
-        assert!(cache.get(oid(1)).is_some() && cache.get(oid(2)).is_none());
+        cache.insert(key(1), tree(3));
+        cache.insert(key(2), tree(1000));
+        assert!(cache.get(&key(1)).is_none() && cache.get(&key(2)).is_some());
+        cache.insert(key(1), tree(3));
+        assert!(cache.get(&key(1)).is_some() && cache.get(&key(2)).is_none());
         assert_eq!(cache.held().bytes, weight(&tree(3)));
     }
 
     #[test]
     fn a_tree_inserted_twice_counts_once() {
         let cache = TreeCache::new(10_000);
-        cache.insert(oid(1), tree(3));
-        cache.insert(oid(1), tree(3));
+        cache.insert(key(1), tree(3));
+        cache.insert(key(1), tree(3));
         assert_eq!(cache.held().bytes, weight(&tree(3)));
         assert_eq!(cache.held().by_use.len(), 1);
+    }
+
+    #[test]
+    fn a_tree_of_one_origin_is_no_answer_for_another() {
+        let cache = TreeCache::new(10_000);
+        let theirs = ("o+7".parse().unwrap(), key(1).1);
+        cache.insert(key(1), tree(3));
+        assert!(cache.get(&theirs).is_none());
+        cache.insert(theirs.clone(), tree(3));
+        assert!(cache.get(&theirs).is_some() && cache.get(&key(1)).is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Attr, Dicfuse, Need, Stop, record::BlockKind, table::Place};
 use crate::{
     origin::Want,
-    types::{EntryKind, NodeId, Oid, RootId, Tree, TreeEntry},
+    types::{EntryKind, NodeId, Oid, OriginName, RootId, Tree, TreeEntry},
 };
 
 /// A directory that can be listed: its entries have ids.
@@ -67,12 +67,14 @@ impl Dicfuse {
     pub(super) fn directory(&self, dir: NodeId) -> Result<Directory, Stop> {
         let (place, listed) = self.inner.table.directory(dir)?.ok_or(Stop::NoNode(dir))?;
         if let Some(listed) = listed {
-            let tree = self.tree_of(dir, listed.tree, Some(listed.count))?;
+            let tree = self.tree_of(&place.origin, dir, listed.tree, Some(listed.count))?;
             return Ok(Directory { place, tree, first: listed.first });
         }
         let object = self.object(&place)?;
+        // Never on an id that only stands for a tree: what has ids must not change beneath them.
+        let oid = self.inner.store.stands_for(&place.origin, object.oid);
         let tree = match object.kind {
-            EntryKind::Tree => self.tree_of(dir, object.oid, None)?,
+            EntryKind::Tree => self.tree_of(&place.origin, dir, oid, None)?,
             EntryKind::Gitlink => Arc::default(),
             EntryKind::Blob | EntryKind::Executable | EntryKind::Symlink => return Err(Stop::WrongKind(dir)),
         };
@@ -80,7 +82,7 @@ impl Dicfuse {
         let first = match count {
             // A block without ids would stand under the key of the next one.
             0 => 0,
-            _ => self.allocate(&place, object.oid, count)?,
+            _ => self.allocate(&place, oid, count)?,
         };
         Ok(Directory { place, tree, first })
     }
@@ -95,15 +97,21 @@ impl Dicfuse {
         match place.block.kind {
             BlockKind::Top => Ok(Object { kind: EntryKind::Tree, oid: place.block.tree }),
             BlockKind::Entries { dir } => {
-                let tree = self.tree_of(dir, place.block.tree, Some(place.block.count))?;
+                let tree = self.tree_of(&place.origin, dir, place.block.tree, Some(place.block.count))?;
                 Ok(Object::of(&tree.entries()[place.index as usize]))
             }
         }
     }
 
     /// The tree `oid` of directory `dir`, of which a record may say how many entries it has.
-    fn tree_of(&self, dir: NodeId, oid: Oid, count: Option<u32>) -> Result<Arc<Tree>, Stop> {
-        let Some(tree) = self.cached_tree(dir, oid)? else {
+    fn tree_of(
+        &self,
+        origin: &OriginName,
+        dir: NodeId,
+        oid: Oid,
+        count: Option<u32>,
+    ) -> Result<Arc<Tree>, Stop> {
+        let Some(tree) = self.cached_tree(origin, dir, oid)? else {
             let (root, path) = self.way_to(dir)?;
             let hint = root.hint(path);
             return Err(Stop::need(Need::Tree(root.origin, Want { oid, hint })));
@@ -113,18 +121,24 @@ impl Dicfuse {
     }
 
     /// The tree `oid` of directory `dir`, if it is here.
-    pub(super) fn cached_tree(&self, dir: NodeId, oid: Oid) -> Result<Option<Arc<Tree>>, Stop> {
-        if let Some(tree) = self.inner.trees.get(oid) {
+    pub(super) fn cached_tree(
+        &self,
+        origin: &OriginName,
+        dir: NodeId,
+        oid: Oid,
+    ) -> Result<Option<Arc<Tree>>, Stop> {
+        let key = (origin.clone(), oid);
+        if let Some(tree) = self.inner.trees.get(&key) {
             return Ok(Some(tree));
         }
         if oid == Oid::EMPTY_TREE {
             // Git itself does not store this one, so no origin need have it.
             return Ok(Some(Arc::default()));
         }
-        let Some(raw) = self.inner.store.cached_tree(oid)? else { return Ok(None) };
+        let Some(raw) = self.inner.store.cached_tree(origin, oid)? else { return Ok(None) };
         let tree = Tree::parse(&raw).map_err(|source| Stop::BadTree { node: dir, source })?;
         let tree = Arc::new(tree);
-        self.inner.trees.insert(oid, tree.clone());
+        self.inner.trees.insert(key, tree.clone());
         Ok(Some(tree))
     }
 }

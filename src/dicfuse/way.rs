@@ -22,7 +22,7 @@ impl Dicfuse {
         let (root, steps) = self.inner.table.way_to(node)?.ok_or(Stop::NoNode(node))?;
         let mut names: Vec<FileName> = root.snapshot.path.names().to_vec();
         for step in steps {
-            let Some(tree) = self.cached_tree(step.dir, step.tree)? else {
+            let Some(tree) = self.cached_tree(&root.origin, step.dir, step.tree)? else {
                 let hint = root.hint(names.into_iter().collect());
                 return Err(Stop::need(Need::Tree(root.origin, Want { oid: step.tree, hint })));
             };

@@ -53,12 +53,12 @@ impl StoreBase {
 impl Base for StoreBase {
     fn tree(&self, oid: Oid, path: &RepoPath) -> Result<Arc<Tree>, ChangesError> {
         let fetch = self.store.fetch_tree(&self.origin, self.want(oid, path));
-        let raw = self.get(|| self.store.cached_tree(oid), fetch, oid)?;
+        let raw = self.get(|| self.store.cached_tree(&self.origin, oid), fetch, oid)?;
         Ok(Arc::new(Tree::parse(&raw).map_err(|source| ChangesError::Tree { path: path.clone(), source })?))
     }
 
     fn blob(&self, oid: Oid, path: &RepoPath) -> Result<Bytes, ChangesError> {
         let fetch = self.store.fetch_blob(&self.origin, self.want(oid, path));
-        self.get(|| self.store.cached_blob(oid, 0, u32::MAX), fetch, oid)
+        self.get(|| self.store.cached_blob(&self.origin, oid, 0, u32::MAX), fetch, oid)
     }
 }

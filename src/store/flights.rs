@@ -75,6 +75,11 @@ impl Flights {
         }
     }
 
+    /// Whether there is such a flight now.
+    pub(super) fn is_under_way(&self, cargo: &Cargo) -> bool {
+        self.board().contains_key(cargo)
+    }
+
     fn board(&self) -> MutexGuard<'_, HashMap<Cargo, Waiting>> {
         // Nothing that can panic runs under this lock; were it poisoned, the map would still be whole.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)

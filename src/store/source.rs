@@ -11,9 +11,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::{FetchStats, flights::What};
+use super::{
+    FetchStats,
+    boundaries::{Boundaries, BoundaryError},
+    flights::What,
+};
 use crate::{
-    origin::{BlobSize, FetchError, Origin, Want},
+    cache::Put,
+    origin::{BlobSize, FetchError, Origin, TreeBody, Want},
     types::{ObjectKind, Oid, OriginName},
 };
 
@@ -27,6 +32,7 @@ const MAX_SIZE: u64 = i64::MAX as u64;
 pub(super) struct Source {
     pub(super) name: OriginName,
     pub(super) origin: Arc<dyn Origin>,
+    pub(super) boundaries: Arc<Boundaries>,
     fetched: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
@@ -34,9 +40,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(name: OriginName, origin: Arc<dyn Origin>) -> Source {
+    pub(super) fn new(name: OriginName, origin: Arc<dyn Origin>, boundaries: Boundaries) -> Source {
         let zero = || AtomicU64::new(0);
-        Source { name, origin, fetched: zero(), bytes: zero(), failed: zero(), sizes: zero() }
+        let boundaries = Arc::new(boundaries);
+        Source { name, origin, boundaries, fetched: zero(), bytes: zero(), failed: zero(), sizes: zero() }
     }
 
     pub(super) fn stats(&self) -> FetchStats {
@@ -49,58 +56,120 @@ impl Source {
         }
     }
 
-    /// One object, verified.
-    pub(super) async fn object(&self, what: What, want: &Want) -> Result<Bytes, FetchError> {
+    /// One object, verified, as it is to be kept.
+    pub(super) async fn object(&self, what: What, want: &Want) -> Result<Put, FetchError> {
         self.fetched.fetch_add(1, Ordering::Relaxed);
-        let body = self.verified(what, want).await;
-        match &body {
-            Ok(body) => drop(self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed)),
+        let object = match what {
+            What::Tree => self.tree(want).await,
+            What::Blob | What::Size | What::SizeAlone => self.blob(want).await,
+        };
+        match &object {
+            Ok(Put::Tree(_, body) | Put::Blob(_, body)) => self.count_bytes(body),
+            Ok(Put::Size(..)) => {}
             Err(why) => self.note_failure(want, why),
         }
-        body
+        object
     }
 
-    async fn verified(&self, what: What, want: &Want) -> Result<Bytes, FetchError> {
-        let wants = std::slice::from_ref(want);
-        let (kind, answers) = match what {
-            What::Tree => {
-                let trees = self.ask(self.origin.trees(wants)).await?;
-                let bodies = trees.into_iter().map(|tree| tree.map(|tree| tree.body));
-                (ObjectKind::Tree, bodies.collect())
+    async fn blob(&self, want: &Want) -> Result<Put, FetchError> {
+        let answers = self.ask(self.origin.blobs(std::slice::from_ref(want))).await?;
+        let body = self.only(answers)?;
+        self.check_blob(want, &body).await?;
+        Ok(Put::Blob(want.oid, body))
+    }
+
+    async fn tree(&self, want: &Want) -> Result<Put, FetchError> {
+        let answers = self.ask(self.origin.trees(std::slice::from_ref(want))).await?;
+        let TreeBody { body, boundary } = self.only(answers)?;
+        let id = self.id_of(ObjectKind::Tree, want, &body).await?;
+        let due = self.boundaries.stands_for(want.oid);
+        match boundary {
+            _ if id == due && boundary.is_none_or(|told| told == id) => {}
+            Some(told) if told == id && id != want.oid => self.cross(want, due, id).await?,
+            _ => return Err(self.otherwise(ObjectKind::Tree, want, &body, id)),
+        }
+        Ok(Put::Tree(id, body))
+    }
+
+    /// The wanted id stands for tree `id`: from now on for this one and no other.
+    async fn cross(&self, want: &Want, due: Oid, id: Oid) -> Result<(), FetchError> {
+        let moved =
+            || FetchError::Moved { origin: self.name.clone(), oid: want.oid, path: want.hint.path.clone() };
+        if due != want.oid {
+            return Err(moved());
+        }
+        let (boundaries, oid) = (self.boundaries.clone(), want.oid);
+        let fixed = tokio::task::spawn_blocking(move || boundaries.fix(oid, id)).await;
+        match fixed.map_err(|_| self.unreachable("its request broke off".into()))? {
+            Ok(()) => Ok(()),
+            Err(BoundaryError::Taken) => Err(moved()),
+            Err(why) => {
+                tracing::warn!(scorpio_origin = %self.name, oid = %oid, path = %want.hint.path, error = %why, "a boundary cannot be fixed: what lies behind it cannot be listed");
+                Err(FetchError::NotStored { oid, reason: why.to_string() })
             }
-            What::Blob | What::Size | What::SizeAlone => {
-                (ObjectKind::Blob, self.ask(self.origin.blobs(wants)).await?)
-            }
-        };
-        let [body] = <[_; 1]>::try_from(answers).map_err(|answers| self.miscounted(1, answers.len()))?;
-        let body = body?;
-        match id_of(kind, &body).await {
-            Some(id) if id == want.oid => Ok(body),
-            Some(id) => Err(self.mismatch(want.oid, format!("its {} bytes are {kind} {id}", body.len()))),
-            None => Err(self.mismatch(want.oid, "it could not be hashed, or is a SHA-1 collision".into())),
         }
     }
 
-    /// Sizes of blobs, one result per want.
-    pub(super) async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    /// Sizes of blobs, and contents that came with them, as they are to be kept: one result per want.
+    pub(super) async fn sizes(&self, wants: &[Want]) -> Vec<Result<Put, FetchError>> {
         self.sizes.fetch_add(wants.len() as u64, Ordering::Relaxed);
         let answers = match self.ask(self.origin.sizes(wants)).await {
             Ok(answers) if answers.len() == wants.len() => answers,
             Ok(answers) => vec![Err(self.miscounted(wants.len(), answers.len())); wants.len()],
             Err(why) => vec![Err(why); wants.len()],
         };
-        let plausible = |(want, answer): (&Want, Result<BlobSize, FetchError>)| {
-            let checked = answer.and_then(|size| match size.bytes {
-                // The kernel never reads a file of no bytes, so nobody would find out that it has some.
-                size if (size == 0) != (want.oid == Oid::EMPTY_BLOB) => {
-                    Err(self.mismatch(want.oid, format!("its size is not {size} bytes")))
-                }
-                size @ 0..=MAX_SIZE => Ok(size),
-                size => Err(self.mismatch(want.oid, format!("no file has {size} bytes"))),
-            });
-            checked.inspect_err(|why| self.note_failure(want, why))
-        };
-        wants.iter().zip(answers).map(plausible).collect()
+        let mut sizes = Vec::with_capacity(wants.len());
+        for (want, answer) in wants.iter().zip(answers) {
+            let checked = match answer {
+                Ok(size) => self.check_size(want, size).await,
+                Err(why) => Err(why),
+            };
+            sizes.push(checked.inspect_err(|why| self.note_failure(want, why)));
+        }
+        sizes
+    }
+
+    async fn check_size(&self, want: &Want, told: BlobSize) -> Result<Put, FetchError> {
+        let BlobSize { bytes: size, content } = told;
+        // The kernel never reads a file of no bytes, so nobody would find out that it has some.
+        if (size == 0) != (want.oid == Oid::EMPTY_BLOB) {
+            return Err(self.mismatch(want.oid, format!("its size is not {size} bytes")));
+        }
+        if size > MAX_SIZE {
+            return Err(self.mismatch(want.oid, format!("no file has {size} bytes")));
+        }
+        let Some(content) = content else { return Ok(Put::Size(want.oid, size)) };
+        if content.len() as u64 != size {
+            return Err(self.mismatch(want.oid, format!("its {} bytes are not {size}", content.len())));
+        }
+        self.check_blob(want, &content).await?;
+        self.count_bytes(&content);
+        Ok(Put::Blob(want.oid, content))
+    }
+
+    async fn check_blob(&self, want: &Want, body: &Bytes) -> Result<(), FetchError> {
+        match self.id_of(ObjectKind::Blob, want, body).await? {
+            id if id == want.oid => Ok(()),
+            id => Err(self.otherwise(ObjectKind::Blob, want, body, id)),
+        }
+    }
+
+    async fn id_of(&self, kind: ObjectKind, want: &Want, body: &Bytes) -> Result<Oid, FetchError> {
+        let id = id_of(kind, body).await;
+        id.ok_or_else(|| self.mismatch(want.oid, "it could not be hashed, or is a SHA-1 collision".into()))
+    }
+
+    fn otherwise(&self, kind: ObjectKind, want: &Want, body: &Bytes, id: Oid) -> FetchError {
+        self.mismatch(want.oid, format!("its {} bytes are {kind} {id}", body.len()))
+    }
+
+    fn only<T>(&self, answers: Vec<Result<T, FetchError>>) -> Result<T, FetchError> {
+        let [answer] = <[_; 1]>::try_from(answers).map_err(|answers| self.miscounted(1, answers.len()))?;
+        answer
+    }
+
+    fn count_bytes(&self, body: &Bytes) {
+        self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
     }
 
     /// An origin whose code panics is an origin that broke off.

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
-use super::source::Source;
+use super::{boundaries::Boundaries, source::Source};
 use crate::{origin::Origin, types::OriginName};
 
 /// Opens an origin that was not there at the start; `None` for one that there is not. Must not wait.
@@ -15,12 +16,19 @@ pub type Opener = Box<dyn Fn(&OriginName) -> Option<Arc<dyn Origin>> + Send + Sy
 pub(super) struct Sources {
     known: RwLock<BTreeMap<OriginName, Arc<Source>>>,
     open: Opener,
+    /// Where boundaries are kept.
+    state_dir: PathBuf,
 }
 
 impl Sources {
-    pub(super) fn new(origins: BTreeMap<OriginName, Arc<dyn Origin>>, open: Opener) -> Sources {
-        let source = |(name, origin): (OriginName, _)| (name.clone(), Arc::new(Source::new(name, origin)));
-        Sources { known: RwLock::new(origins.into_iter().map(source).collect()), open }
+    pub(super) fn new(
+        origins: BTreeMap<OriginName, Arc<dyn Origin>>,
+        open: Opener,
+        state_dir: &Path,
+    ) -> Sources {
+        let source = |(name, origin): (OriginName, _)| (name.clone(), source(state_dir, name, origin));
+        let known = RwLock::new(origins.into_iter().map(source).collect());
+        Sources { known, open, state_dir: state_dir.to_owned() }
     }
 
     pub(super) fn get(&self, name: &OriginName) -> Option<Arc<Source>> {
@@ -34,7 +42,7 @@ impl Sources {
         if let Some(source) = known.get(name) {
             return Some(source.clone());
         }
-        let source = Arc::new(Source::new(name.clone(), (self.open)(name)?));
+        let source = source(&self.state_dir, name.clone(), (self.open)(name)?);
         known.insert(name.clone(), source.clone());
         Some(source)
     }
@@ -47,4 +55,9 @@ impl Sources {
     pub(super) fn all(&self) -> Vec<Arc<Source>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
+}
+
+fn source(state_dir: &Path, name: OriginName, origin: Arc<dyn Origin>) -> Arc<Source> {
+    let boundaries = Boundaries::open(state_dir, &name);
+    Arc::new(Source::new(name, origin, boundaries))
 }

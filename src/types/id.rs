@@ -1,13 +1,13 @@
 //! Ids that are not object ids: origins, roots, nodes, workspaces.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use super::oid::Oid;
 
 /// The name of an origin: as in the configuration, 1 to 64 of `a-z 0-9 - _ .`, starting with a letter or digit; or that and
-/// the user whose credentials it is read with.
+/// the user whose credentials it is read with. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OriginName(Box<str>);
+pub struct OriginName(Arc<str>);
 
 /// A mounted tree: name of its directory below a session's `/`, never used twice in a session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
