@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     Method, Request, Response,
@@ -29,6 +29,9 @@ type Body = BoxBody<Bytes, io::Error>;
 
 /// What an endless answer is made of.
 const CHUNK: Bytes = Bytes::from_static(&[b'x'; 1 << 16]);
+
+/// Long enough for half an answer to be sent.
+const FLUSHED: Duration = Duration::from_millis(20);
 
 /// What is announced and never all sent.
 const HUGE: u64 = 1 << 40;
@@ -150,8 +153,13 @@ async fn badly(
 fn truncated(answer: Answer) -> Response<Body> {
     let announced = answer.body.len().max(2);
     let half = answer.body.slice(..answer.body.len() / 2);
-    let frames = [Ok(Frame::data(half)), Err(io::Error::other("broken off, as asked"))];
-    let body = BodyExt::boxed(StreamBody::new(stream::iter(frames)));
+    let first = stream::once(async { Ok(Frame::data(half)) });
+    // What was sent reaches the wire while the body has nothing to give.
+    let broken = stream::once(async {
+        tokio::time::sleep(FLUSHED).await;
+        Err(io::Error::other("broken off, as asked"))
+    });
+    let body = BoxBody::new(StreamBody::new(sync::Checked::new(first.chain(broken))));
     with_body(answer.with("content-length", announced.to_string()), body)
 }
 
