@@ -37,12 +37,12 @@ struct ChangeList {
 
 /// See [`super`]: each endpoint is a method of the same name there.
 pub fn answer(core: &Core, method: &Method, what: &str, body: &[u8]) -> Answer {
-    let done = match (method.as_str(), what) {
+    let outcome = match (method.as_str(), what) {
         ("GET", "counts") => return Answer::bare(&counts(core)),
         ("GET", "requests") => return Answer::bare(&core.counts.seen()),
-        ("DELETE", "counts") => Ok(core.counts.forget()),
+        ("DELETE", "counts") => done(|| core.counts.forget()),
         ("POST", "fault") => read(body, |rule: Rule| core.faults.add(rule)),
-        ("DELETE", "fault") => Ok(core.faults.clear()),
+        ("DELETE", "fault") => done(|| core.faults.clear()),
         ("POST", "push") => read(body, |push: Push| {
             match push.import {
                 Some(import) => core.namespace.push_import(&import, None, &push.rev),
@@ -57,7 +57,7 @@ pub fn answer(core: &Core, method: &Method, what: &str, body: &[u8]) -> Answer {
         ("POST", "cl") => read(body, |cl: ChangeList| core.change_lists.open(&cl.link, &cl.base, &cl.tip)),
         _ => return Answer::error(404, format!("there is no control endpoint `{what}`")),
     };
-    match done {
+    match outcome {
         Ok(()) => Answer::bare(&"done"),
         Err(why) => Answer::error(400, why),
     }
@@ -73,5 +73,10 @@ fn counts(core: &Core) -> serde_json::Value {
 
 fn read<T: serde::de::DeserializeOwned>(body: &[u8], then: impl FnOnce(T)) -> Result<(), String> {
     then(serde_json::from_slice(body).map_err(|why| why.to_string())?);
+    Ok(())
+}
+
+fn done(what: impl FnOnce()) -> Result<(), String> {
+    what();
     Ok(())
 }

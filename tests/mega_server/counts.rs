@@ -26,10 +26,13 @@ pub struct Seen {
     pub proxied: bool,
 }
 
+/// Endpoint, method and token.
+type Kind = (Endpoint, String, Option<String>);
+
 #[derive(Default)]
 pub struct Counts {
     seen: Mutex<Vec<Seen>>,
-    sums: Mutex<BTreeMap<(Endpoint, String, Option<String>), u64>>,
+    sums: Mutex<BTreeMap<Kind, u64>>,
     now: AtomicUsize,
     most: AtomicUsize,
 }
@@ -85,7 +88,7 @@ impl Counts {
 
     pub fn sums(&self) -> Vec<Sum> {
         let sums = self.sums.lock().unwrap();
-        let sum = |((endpoint, method, token), requests): (&(Endpoint, String, Option<String>), &u64)| Sum {
+        let sum = |((endpoint, method, token), requests): (&Kind, &u64)| Sum {
             endpoint: *endpoint,
             method: method.clone(),
             token: token.clone(),

@@ -72,7 +72,7 @@ impl Rule {
         Rule { endpoint: Some(endpoint), ..self }
     }
 
-    pub fn at(self, target: impl ToString) -> Rule {
+    pub fn at(self, target: &str) -> Rule {
         Rule { target: Some(target.to_string()), ..self }
     }
 

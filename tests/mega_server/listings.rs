@@ -115,7 +115,7 @@ fn sorted(namespace: &Namespace, asked: &Asked) -> Result<(Start, Vec<Entry>), N
 }
 
 fn brief(above: &Names, entry: &Entry) -> Brief {
-    let path = text(&[&above[..], &[entry.name.clone()]].concat());
+    let path = text(&[&above[..], std::slice::from_ref(&entry.name)].concat());
     Brief { name: entry.text(), path, content_type: entry.content_type() }
 }
 

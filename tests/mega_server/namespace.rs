@@ -296,7 +296,7 @@ impl Namespace {
             entries.extend(mounted.map(|(name, oid)| Entry::directory(name.as_bytes(), oid)));
         }
         for entry in entries.iter_mut().filter(|entry| entry.is_directory()) {
-            let inner = [&at[..], &[entry.name.clone()]].concat();
+            let inner = [&at[..], std::slice::from_ref(&entry.name)].concat();
             let is_near = |path: &[Vec<u8>]| path.starts_with(&inner);
             if disordered.iter().any(|path| is_near(path)) || !imports.is_empty() && inner[..] == under {
                 entry.oid = self.rebuilt(entry.oid, &inner, imports, disordered);
