@@ -67,7 +67,11 @@ impl Access {
             .as_ref()
             .filter(|token| inner.known.contains(*token) && !inner.expired.contains(*token));
         let Some(token) = valid else { return Some(Answer::login_first()) };
-        let may = concerned.iter().any(|private| private.tokens.contains(token));
+        // Of one path, any token that was named for it; where private paths lie in each other, of each of them.
+        let opens = |below: &Names| {
+            concerned.iter().any(|private| private.below == *below && private.tokens.contains(token))
+        };
+        let may = concerned.iter().all(|private| opens(&private.below));
         (!may).then(|| Answer::error(403, "Forbidden: no access to this path"))
     }
 }

@@ -1,0 +1,282 @@
+//! Origins that not everybody may read: whose credentials they are read with, and what others learn of them. Needs root.
+
+#![allow(clippy::unwrap_used)] // a test that fails panics
+
+mod mega_server;
+mod support;
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use mega_server::{Endpoint, MegaServer};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{ALICE, BOB, Host, LOWERS, lower};
+
+/// `same` lies in both directories; `early` and `late` differ in when they are read.
+const MONOREPO: &str = r"
+    mkdir mono && cd mono && git init -q -b main . && git config user.name t && git config user.email t@t
+    mkdir open secret; echo open >open/f; echo both | tee open/same >secret/same
+    for name in early late later latest; do echo $name >secret/$name; done
+    echo other >secret/other; git add -A; git commit -q -m first";
+
+/// A server of which `/secret` is open to `alice-1` and `alice-2` alone, and everything to nobody without a token.
+fn server(host: &Host) -> MegaServer {
+    host.sh(MONOREPO);
+    let server = MegaServer::start(&host.path("mono"));
+    server.restrict("/", &["alice-1", "alice-2", "bob-1"]);
+    server
+}
+
+/// A daemon over [`server`]. The origin is written into the configuration once the server's address is known.
+fn host(lower_kind: &str, origin: &str) -> (MegaServer, Host) {
+    let mut host = Host::new(&lower(lower_kind));
+    let server = server(&host);
+    let config = host.path("scorpio.toml");
+    let mut text = fs::read_to_string(&config).unwrap();
+    text.push_str(&format!("\n[origin.mega]\nkind = \"mega\"\nurl = \"{}\"\n{origin}\n", server.url()));
+    fs::write(&config, text).unwrap();
+    host.start();
+    (server, host)
+}
+
+fn mount(host: &Host, uid: u32, source: &str, name: &str) -> (std::path::PathBuf, String) {
+    let point = host.point(uid, name);
+    let view = host.json(uid, &["mount", source, point.to_str().unwrap()]);
+    assert_eq!(view["origin"], "mega", "{view}");
+    (point, view["id"].as_str().unwrap().to_owned())
+}
+
+fn refused_mount(host: &Host, uid: u32, source: &str, name: &str) -> (i32, String) {
+    let point = host.point(uid, name);
+    let refused = host.refused(uid, &["mount", source, point.to_str().unwrap()]);
+    assert_eq!(host.json(uid, &["list"])["workspaces"].as_array().map(Vec::len), Some(0));
+    refused
+}
+
+fn login(host: &Host, uid: u32, token: &str) -> Value {
+    let answer = host.call(uid, "credential.store", &json!({"origin": "mega", "secret": token}));
+    if answer["error"].is_null() { answer["result"].clone() } else { answer["error"]["data"].clone() }
+}
+
+/// `scorpioctl login` as a script runs it.
+fn login_by_command(host: &Host, uid: u32, input: &str) -> Output {
+    let mut command = host.ctl_command(uid, &["login", "mega"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// What `cat` says, as `uid`.
+fn cat(host: &Host, uid: u32, path: &Path) -> Result<String, String> {
+    let output = host.try_sh_as(uid, &format!("cat '{}'", path.display()));
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+fn is_eio(read: Result<String, String>) -> bool {
+    read.is_err_and(|told| told.contains("Input/output error"))
+}
+
+fn logged_in(host: &Host, uid: u32) -> Value {
+    let origins = host.json(uid, &["origins"]);
+    origins.as_array().unwrap().iter().find(|origin| origin["name"] == "mega").unwrap()["logged_in"].clone()
+}
+
+#[test]
+fn a_user_reads_with_the_login_of_that_user_and_no_other() {
+    for kind in LOWERS {
+        let (server, host) = host(kind, "read_with = \"user\"");
+        server.restrict("/secret", &["alice-1", "alice-2"]);
+
+        // Without a login, and with one that the origin refuses, there is nothing, and nothing is left.
+        assert_eq!(refused_mount(&host, ALICE, "mega:/", "none"), (4, "OriginDenied".to_owned()));
+        assert_eq!(login(&host, ALICE, "wrong")["kind"], "OriginDenied");
+        assert_eq!(login(&host, ALICE, "two words")["kind"], "BadParameter");
+        assert_eq!((logged_in(&host, ALICE), logged_in(&host, BOB)), (json!(false), json!(false)));
+
+        let told = login_by_command(&host, ALICE, "alice-1\n");
+        assert!(told.status.success(), "{told:?}");
+        assert_eq!(login(&host, BOB, "bob-1")["tried"], true);
+        assert_eq!((logged_in(&host, ALICE), logged_in(&host, BOB)), (json!(true), json!(true)));
+        // One that is refused does not take the place of one that works.
+        assert_eq!(login(&host, ALICE, "wrong")["kind"], "OriginDenied");
+
+        let (alice, _) = mount(&host, ALICE, "mega:/secret", "alice");
+        assert_eq!(cat(&host, ALICE, &alice.join("early")).unwrap(), "early\n");
+        assert_eq!(cat(&host, ALICE, &alice.join("same")).unwrap(), "both\n");
+
+        // Not even by an id that a listing of his own names, and the same for what is cached and what is not.
+        assert_eq!(refused_mount(&host, BOB, "mega:/secret", "secret"), (4, "OriginDenied".to_owned()));
+        let (bob, _) = mount(&host, BOB, "mega:/", "bob");
+        assert!(is_eio(cat(&host, BOB, &bob.join("secret/early"))));
+        assert!(is_eio(cat(&host, BOB, &bob.join("secret/late"))));
+        let shows = |name: &str| {
+            host.try_sh_as(BOB, &format!("stat '{}'", bob.join(name).display())).status.success()
+        };
+        assert!(!shows("secret/early") && !shows("secret/late") && shows("secret") && shows("open/f"));
+
+        // The bytes that alice had fetched are fetched for bob by bob.
+        let blob = host.sh("git -C mono rev-parse HEAD:open/same").trim().to_owned();
+        let by = |token: &str| {
+            let like = |seen: &mega_server::Seen| {
+                seen.endpoint == Endpoint::FileBlob
+                    && seen.target == blob
+                    && seen.token.as_deref() == Some(token)
+            };
+            server.count(like)
+        };
+        assert_eq!((by("alice-1"), by("bob-1")), (1, 0));
+        assert!(is_eio(cat(&host, BOB, &bob.join("open/same"))), "the server keeps this blob from bob");
+        assert!(by("bob-1") >= 1);
+
+        // Each sees the counters of views of their own.
+        let origins = |uid| {
+            host.json(uid, &["stats"])["origins"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        };
+        assert!(origins(ALICE).contains(&format!("mega+{ALICE}")), "{:?}", origins(ALICE));
+        assert!(!origins(BOB).contains(&format!("mega+{ALICE}")), "{:?}", origins(BOB));
+        // Such a name is nobody's to ask for.
+        assert_eq!(refused_name(&host, BOB, &format!("mega+{ALICE}")), "BadParameter");
+
+        for token in ["alice-1", "bob-1", "wrong"] {
+            assert!(!host.log().contains(token), "the log holds a token");
+        }
+    }
+}
+
+fn refused_name(host: &Host, uid: u32, origin: &str) -> String {
+    let point = host.point(uid, "name");
+    let request = json!({"origin": origin, "mount_point": point.to_str().unwrap()});
+    host.call(uid, "workspace.create", &request)["error"]["data"]["kind"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_login_that_expires_is_eio_and_a_line_that_names_it_until_the_next() {
+    for kind in LOWERS {
+        let (server, mut host) = host(kind, "read_with = \"user\"");
+        assert_eq!(login(&host, ALICE, "alice-1")["tried"], true);
+        let (point, id) = mount(&host, ALICE, "mega:/secret", "alice");
+        assert_eq!(cat(&host, ALICE, &point.join("early")).unwrap(), "early\n");
+
+        server.expire("alice-1", true);
+        assert!(is_eio(cat(&host, ALICE, &point.join("late"))));
+        assert_eq!(cat(&host, ALICE, &point.join("early")).unwrap(), "early\n");
+        let name = format!("login of user {ALICE}");
+        assert!(host.log().contains(&name), "{}", host.log());
+
+        // A new login heals the mount that is there.
+        assert_eq!(login(&host, ALICE, "alice-2")["tried"], true);
+        assert_eq!(cat(&host, ALICE, &point.join("late")).unwrap(), "late\n");
+
+        // After a restart what is stored is used, without the user.
+        host.end(Signal::SIGTERM);
+        let secret = host.path(&format!("state/credentials/mega/{ALICE}"));
+        let metadata = fs::metadata(&secret).unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o7777, metadata.uid()), (0o600, 0));
+        host.start();
+        assert_eq!(host.json(ALICE, &["info", &id])["state"], "mounted");
+        assert_eq!(cat(&host, ALICE, &point.join("later")).unwrap(), "later\n");
+
+        // After a logout, nothing of it is.
+        assert_eq!(host.json(ALICE, &["logout", "mega"])["forgotten"], true);
+        assert_eq!(host.json(ALICE, &["logout", "mega"])["forgotten"], false);
+        assert!(!secret.exists());
+        assert!(is_eio(cat(&host, ALICE, &point.join("latest"))));
+        assert_eq!(cat(&host, ALICE, &point.join("later")).unwrap(), "later\n");
+
+        // One that is damaged is named, and another login replaces it.
+        assert_eq!(login(&host, ALICE, "alice-2")["tried"], true);
+        fs::write(&secret, "scorpio-credential 1 00000000 3\nabc").unwrap();
+        host.end(Signal::SIGTERM);
+        host.start();
+        assert!(is_eio(cat(&host, ALICE, &point.join("latest"))));
+        assert!(host.log().contains("is damaged"), "{}", host.log());
+        assert_eq!(login(&host, ALICE, "alice-2")["tried"], true);
+        assert_eq!(cat(&host, ALICE, &point.join("latest")).unwrap(), "latest\n");
+    }
+}
+
+#[test]
+fn the_services_credential_opens_its_origin_for_whom_the_origin_allows() {
+    for kind in LOWERS {
+        let mut host = Host::new(&lower(kind));
+        let server = server(&host);
+        let (config, credentials) = (host.path("scorpio.toml"), host.path("credentials"));
+        let text = fs::read_to_string(&config).unwrap();
+        let origin = format!(
+            "\n[origin.mega]\nkind = \"mega\"\nurl = \"{}\"\ncredential = \"mega-token\"\nallow = [\"{ALICE}\"]\n",
+            server.url()
+        );
+        fs::write(&config, text.clone() + &origin).unwrap();
+        fs::create_dir(&credentials).unwrap();
+        host.set("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap());
+        host.start();
+
+        // Missing.
+        assert_eq!(refused_mount(&host, ALICE, "mega:/", "early"), (4, "OriginDenied".to_owned()));
+        assert!(host.log().contains("mega-token"), "{}", host.log());
+        assert_eq!(login(&host, ALICE, "alice-1")["kind"], "WrongState");
+
+        // There from now on, without a restart.
+        fs::write(credentials.join("mega-token"), "alice-1\n").unwrap();
+        let (point, id) = mount(&host, ALICE, "mega:/secret", "alice");
+        assert_eq!(cat(&host, ALICE, &point.join("early")).unwrap(), "early\n");
+        assert_eq!(refused_mount(&host, BOB, "mega:/", "bob"), (3, "NoSuchOrigin".to_owned()));
+        assert_eq!(host.json(BOB, &["origins"]).as_array().unwrap().len(), 1);
+        assert!(host.json(BOB, &["stats"])["origins"].get("mega").is_none());
+
+        // Expired, then renewed in place.
+        server.expire("alice-1", true);
+        assert!(is_eio(cat(&host, ALICE, &point.join("late"))));
+        fs::write(credentials.join("mega-token"), "alice-2\n").unwrap();
+        assert_eq!(cat(&host, ALICE, &point.join("late")).unwrap(), "late\n");
+
+        // A right that was taken away ends with the mount that is there.
+        host.end(Signal::SIGTERM);
+        fs::write(&config, text + &origin.replace(&ALICE.to_string(), &BOB.to_string())).unwrap();
+        host.start();
+        assert_eq!(host.json(ALICE, &["info", &id])["state"], "mounted");
+        host.json(ALICE, &["unmount", point.to_str().unwrap()]);
+        let again = host.refused(ALICE, &["mount", "--workspace", &id]);
+        assert_eq!(again, (3, "NoSuchOrigin".to_owned()));
+        let by_root = host.refused(0, &["mount", "--workspace", &id]);
+        assert_eq!(by_root, (3, "NoSuchOrigin".to_owned()));
+        assert!(!host.log().contains("alice-1") && !host.log().contains("alice-2"));
+    }
+}
+
+#[test]
+fn a_token_is_read_from_a_terminal_without_being_shown() {
+    let (_server, host) = host("auto", "read_with = \"user\"");
+    // `script` gives it a terminal; the token is typed when the prompt is there.
+    let login = format!(
+        "{} --socket {} login mega",
+        env!("CARGO_BIN_EXE_scorpioctl"),
+        host.path("scorpio.sock").display()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &login, "/dev/null"]);
+    script.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = support::become_user(&mut script, ALICE).spawn().unwrap();
+    let mut seen = String::new();
+    let mut out = child.stdout.take().unwrap();
+    let mut byte = [0];
+    while !seen.ends_with("Token for mega: ") {
+        assert_eq!(std::io::Read::read(&mut out, &mut byte).unwrap(), 1, "{seen}");
+        seen.push(char::from(byte[0]));
+    }
+    child.stdin.take().unwrap().write_all(b"alice-1\n").unwrap();
+    std::io::Read::read_to_string(&mut out, &mut seen).unwrap();
+    assert!(child.wait().unwrap().success(), "{seen}");
+    assert!(seen.contains("mega takes the token") && !seen.contains("alice-1"), "{seen}");
+    assert_eq!(logged_in(&host, ALICE), json!(true));
+}
