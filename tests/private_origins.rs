@@ -18,12 +18,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{ALICE, BOB, Host, LOWERS, lower};
 
-/// `same` lies in both directories; `early` and `late` differ in when they are read.
+/// `same` lies in both directories. What is read apart has a directory apart: small files come with the sizes of their siblings.
 const MONOREPO: &str = r"
     mkdir mono && cd mono && git init -q -b main . && git config user.name t && git config user.email t@t
     mkdir open secret; echo open >open/f; echo both | tee open/same >secret/same
-    for name in early late later latest; do echo $name >secret/$name; done
-    echo other >secret/other; git add -A; git commit -q -m first";
+    for name in early late later latest; do mkdir secret/$name; echo $name >secret/$name/f; done; git add -A; git commit -q -m first";
 
 /// A server of which `/secret` is open to `alice-1` and `alice-2` alone, and everything to nobody without a token.
 fn server(host: &Host) -> MegaServer {
@@ -55,7 +54,7 @@ fn mount(host: &Host, uid: u32, source: &str, name: &str) -> (std::path::PathBuf
 fn refused_mount(host: &Host, uid: u32, source: &str, name: &str) -> (i32, String) {
     let point = host.point(uid, name);
     let refused = host.refused(uid, &["mount", source, point.to_str().unwrap()]);
-    assert_eq!(host.json(uid, &["list"])["workspaces"].as_array().map(Vec::len), Some(0));
+    assert_eq!(host.json(uid, &["list"]), json!([]));
     refused
 }
 
@@ -111,18 +110,18 @@ fn a_user_reads_with_the_login_of_that_user_and_no_other() {
         assert_eq!(login(&host, ALICE, "wrong")["kind"], "OriginDenied");
 
         let (alice, _) = mount(&host, ALICE, "mega:/secret", "alice");
-        assert_eq!(cat(&host, ALICE, &alice.join("early")).unwrap(), "early\n");
+        assert_eq!(cat(&host, ALICE, &alice.join("early/f")).unwrap(), "early\n");
         assert_eq!(cat(&host, ALICE, &alice.join("same")).unwrap(), "both\n");
 
         // Not even by an id that a listing of his own names, and the same for what is cached and what is not.
         assert_eq!(refused_mount(&host, BOB, "mega:/secret", "secret"), (4, "OriginDenied".to_owned()));
         let (bob, _) = mount(&host, BOB, "mega:/", "bob");
-        assert!(is_eio(cat(&host, BOB, &bob.join("secret/early"))));
-        assert!(is_eio(cat(&host, BOB, &bob.join("secret/late"))));
+        assert!(is_eio(cat(&host, BOB, &bob.join("secret/early/f"))));
+        assert!(is_eio(cat(&host, BOB, &bob.join("secret/late/f"))));
         let shows = |name: &str| {
             host.try_sh_as(BOB, &format!("stat '{}'", bob.join(name).display())).status.success()
         };
-        assert!(!shows("secret/early") && !shows("secret/late") && shows("secret") && shows("open/f"));
+        assert!(!shows("secret/early/f") && !shows("secret/late/f") && shows("secret") && shows("open/f"));
 
         // The bytes that alice had fetched are fetched for bob by bob.
         let blob = host.sh("git -C mono rev-parse HEAD:open/same").trim().to_owned();
@@ -134,7 +133,7 @@ fn a_user_reads_with_the_login_of_that_user_and_no_other() {
             };
             server.count(like)
         };
-        assert_eq!((by("alice-1"), by("bob-1")), (1, 0));
+        assert_eq!(by("alice-1"), 1);
         assert!(is_eio(cat(&host, BOB, &bob.join("open/same"))), "the server keeps this blob from bob");
         assert!(by("bob-1") >= 1);
 
@@ -165,17 +164,17 @@ fn a_login_that_expires_is_eio_and_a_line_that_names_it_until_the_next() {
         let (server, mut host) = host(kind, "read_with = \"user\"");
         assert_eq!(login(&host, ALICE, "alice-1")["tried"], true);
         let (point, id) = mount(&host, ALICE, "mega:/secret", "alice");
-        assert_eq!(cat(&host, ALICE, &point.join("early")).unwrap(), "early\n");
+        assert_eq!(cat(&host, ALICE, &point.join("early/f")).unwrap(), "early\n");
 
         server.expire("alice-1", true);
-        assert!(is_eio(cat(&host, ALICE, &point.join("late"))));
-        assert_eq!(cat(&host, ALICE, &point.join("early")).unwrap(), "early\n");
+        assert!(is_eio(cat(&host, ALICE, &point.join("late/f"))));
+        assert_eq!(cat(&host, ALICE, &point.join("early/f")).unwrap(), "early\n");
         let name = format!("login of user {ALICE}");
         assert!(host.log().contains(&name), "{}", host.log());
 
         // A new login heals the mount that is there.
         assert_eq!(login(&host, ALICE, "alice-2")["tried"], true);
-        assert_eq!(cat(&host, ALICE, &point.join("late")).unwrap(), "late\n");
+        assert_eq!(cat(&host, ALICE, &point.join("late/f")).unwrap(), "late\n");
 
         // After a restart what is stored is used, without the user.
         host.end(Signal::SIGTERM);
@@ -184,24 +183,24 @@ fn a_login_that_expires_is_eio_and_a_line_that_names_it_until_the_next() {
         assert_eq!((metadata.permissions().mode() & 0o7777, metadata.uid()), (0o600, 0));
         host.start();
         assert_eq!(host.json(ALICE, &["info", &id])["state"], "mounted");
-        assert_eq!(cat(&host, ALICE, &point.join("later")).unwrap(), "later\n");
+        assert_eq!(cat(&host, ALICE, &point.join("later/f")).unwrap(), "later\n");
 
         // After a logout, nothing of it is.
         assert_eq!(host.json(ALICE, &["logout", "mega"])["forgotten"], true);
         assert_eq!(host.json(ALICE, &["logout", "mega"])["forgotten"], false);
         assert!(!secret.exists());
-        assert!(is_eio(cat(&host, ALICE, &point.join("latest"))));
-        assert_eq!(cat(&host, ALICE, &point.join("later")).unwrap(), "later\n");
+        assert!(is_eio(cat(&host, ALICE, &point.join("latest/f"))));
+        assert_eq!(cat(&host, ALICE, &point.join("later/f")).unwrap(), "later\n");
 
         // One that is damaged is named, and another login replaces it.
         assert_eq!(login(&host, ALICE, "alice-2")["tried"], true);
         fs::write(&secret, "scorpio-credential 1 00000000 3\nabc").unwrap();
         host.end(Signal::SIGTERM);
         host.start();
-        assert!(is_eio(cat(&host, ALICE, &point.join("latest"))));
+        assert!(is_eio(cat(&host, ALICE, &point.join("latest/f"))));
         assert!(host.log().contains("is damaged"), "{}", host.log());
         assert_eq!(login(&host, ALICE, "alice-2")["tried"], true);
-        assert_eq!(cat(&host, ALICE, &point.join("latest")).unwrap(), "latest\n");
+        assert_eq!(cat(&host, ALICE, &point.join("latest/f")).unwrap(), "latest\n");
     }
 }
 
@@ -229,16 +228,16 @@ fn the_services_credential_opens_its_origin_for_whom_the_origin_allows() {
         // There from now on, without a restart.
         fs::write(credentials.join("mega-token"), "alice-1\n").unwrap();
         let (point, id) = mount(&host, ALICE, "mega:/secret", "alice");
-        assert_eq!(cat(&host, ALICE, &point.join("early")).unwrap(), "early\n");
+        assert_eq!(cat(&host, ALICE, &point.join("early/f")).unwrap(), "early\n");
         assert_eq!(refused_mount(&host, BOB, "mega:/", "bob"), (3, "NoSuchOrigin".to_owned()));
         assert_eq!(host.json(BOB, &["origins"]).as_array().unwrap().len(), 1);
         assert!(host.json(BOB, &["stats"])["origins"].get("mega").is_none());
 
         // Expired, then renewed in place.
         server.expire("alice-1", true);
-        assert!(is_eio(cat(&host, ALICE, &point.join("late"))));
+        assert!(is_eio(cat(&host, ALICE, &point.join("late/f"))));
         fs::write(credentials.join("mega-token"), "alice-2\n").unwrap();
-        assert_eq!(cat(&host, ALICE, &point.join("late")).unwrap(), "late\n");
+        assert_eq!(cat(&host, ALICE, &point.join("late/f")).unwrap(), "late\n");
 
         // A right that was taken away ends with the mount that is there.
         host.end(Signal::SIGTERM);
