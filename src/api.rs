@@ -19,7 +19,7 @@ pub use params::{
     WatchWorkspaces, WorkspaceRef,
 };
 pub use views::{
-    CacheCounters, Counters, Done, Health, OriginCounters, OriginView, OrphanView, SessionCounters,
+    CacheCounters, Counters, Done, Health, OriginCounters, OriginView, OrphanView, PinState, SessionCounters,
     TreeCounters, WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceState, WorkspaceView,
 };
 

@@ -374,12 +374,7 @@ impl Shared {
         *numbers.entry(origin.clone()).or_insert(next)
     }
 
-    fn word(
-        &self,
-        txn: &ReadTxn<'_>,
-        origin: OriginNumber,
-        oid: Oid,
-    ) -> Result<Option<Word>, CacheError> {
+    fn word(&self, txn: &ReadTxn<'_>, origin: OriginNumber, oid: Oid) -> Result<Option<Word>, CacheError> {
         match self.database.word(txn, origin, oid).map_err(|why| self.failed(why))? {
             Found::Known(word) => Ok(Some(word)),
             Found::Nothing => Ok(None),
@@ -432,12 +427,7 @@ impl Shared {
     }
 
     /// Writes the file of a large blob, unless it is here and was seen to be right under this boot.
-    async fn write_file(
-        &self,
-        origin: OriginNumber,
-        oid: Oid,
-        content: Bytes,
-    ) -> Result<Step, CacheError> {
+    async fn write_file(&self, origin: OriginNumber, oid: Oid, content: Bytes) -> Result<Step, CacheError> {
         let size = content.len() as u64;
         let held = self.begin().and_then(|txn| self.record(&txn, oid))?;
         let is_listed =

@@ -69,7 +69,9 @@ fn walk(database: &Database) -> Result<(), String> {
 
 /// A word may be of an object that is not here any more; nobody may be given an object for the word of an unknown origin.
 fn word(numbers: &[OriginNumber], key: &[u8], value: &[u8]) -> Result<(), String> {
-    let named = || format!("the word {} is damaged", key.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let named = || {
+        format!("the word {} is damaged", key.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
     let (number, oid) = key.split_first_chunk().ok_or_else(named)?;
     let number = OriginNumber::from_be_bytes(*number);
     let is_sound = Oid::from_slice(oid).is_some() && numbers.contains(&number);

@@ -103,10 +103,7 @@ impl Database {
         Database::of(env, tables.commit())
     }
 
-    fn of(
-        env: Env<WithoutTls>,
-        tables: Option<[Table; TABLES as usize]>,
-    ) -> Result<Database, heed::Error> {
+    fn of(env: Env<WithoutTls>, tables: Option<[Table; TABLES as usize]>) -> Result<Database, heed::Error> {
         let [trees, blobs, index, words, meta] = tables.ok_or(heed::Error::Mdb(MdbError::Invalid))?;
         Ok(Database { env, trees, blobs, index, words, meta })
     }

@@ -60,7 +60,7 @@ impl Listing<'_> {
             Attrs::Omit => vec![None; range.len()],
             Attrs::Known | Attrs::Fetch => {
                 self.dicfuse.known_sizes(&self.directory.place.origin, &entries[range.clone()])?
-            },
+            }
         };
         Ok(Window { range, sizes })
     }

@@ -98,8 +98,7 @@ impl Boundaries {
         let mut fixed = Fixed::clone(&before);
         fixed.trees.insert(oid, tree);
         fixed.behind.insert(tree);
-        write(&self.dir, &self.name, &fixed.encode())
-            .map_err(|source| BoundaryError::Io { path, source })?;
+        write(&self.dir, &self.name, &fixed.encode()).map_err(|source| BoundaryError::Io { path, source })?;
         *self.fixed.write().unwrap_or_else(PoisonError::into_inner) = Ok(Arc::new(fixed));
         Ok(())
     }
