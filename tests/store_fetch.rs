@@ -535,9 +535,9 @@ async fn a_blob_that_disagrees_with_its_size_fails_instead_of_being_cut() {
         assert!(matches!(read, Err(CacheError::SizeDisputed { size: 100, .. })), "{read:?}");
     }
     assert_eq!(world.origin.asked().len(), 2, "it is here, and not fetched again");
-    let World { dir, origin, store: first } = world;
+    let World { dir, origin: source, store: first } = world;
     drop(first);
-    let store = store(&dir, "next boot", &origin, LIMITS);
+    let store = store(&dir, "next boot", &source, LIMITS);
     assert_eq!(store.cached_blob(&origin(), oid, 0, 100).unwrap(), Some(body.1));
 }
 

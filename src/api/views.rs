@@ -171,8 +171,9 @@ pub struct Counters {
     pub sessions: BTreeMap<String, SessionCounters>,
     /// By origin; only those the caller may mount.
     pub origins: BTreeMap<String, OriginCounters>,
-    /// The object cache.
-    pub cache: CacheCounters,
+    /// The object cache; for root only, because content that several origins have is counted once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheCounters>,
     /// The tree.
     pub tree: TreeCounters,
     /// The daemon's anonymous memory in bytes (RssAnon).
