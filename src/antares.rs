@@ -59,7 +59,7 @@ use crate::{
     dicfuse::Dicfuse,
     engine::{Leave, MountError, OverlayEngine, PointIdentity, UnmountError},
     origin::{ResolveError, Snapshot},
-    store::ObjectStore,
+    store::{ObjectStore, Pinning},
     sys::identity::Identity,
     types::{OriginName, RepoPath, WorkspaceId},
 };
@@ -146,6 +146,8 @@ pub struct Workspace {
     pub expires: Option<SystemTime>,
     /// Where what was written lies.
     pub upper: PathBuf,
+    /// How far the fetching of all its trees has come, where they can be had for some time only.
+    pub pinning: Option<Pinning>,
 }
 
 /// A directory among the uppers that no record speaks for, or a record whose upper is gone.
@@ -291,7 +293,8 @@ impl Antares {
 
     /// Makes a workspace and mounts it. When it fails, or the future is dropped, nothing of it stays.
     pub async fn create(&self, owner: &Identity, request: Create) -> Result<Workspace, WorkspaceError> {
-        life::create(&self.inner, owner, request).await
+        let created = life::create(&self.inner, owner, request).await;
+        created.map(|workspace| self.inner.with_pinning(workspace))
     }
 
     /// Mounts a workspace that is not mounted, at its mount point or at another one. Goes on when the future is dropped.
@@ -302,7 +305,8 @@ impl Antares {
         at: Option<PathBuf>,
     ) -> Result<Workspace, WorkspaceError> {
         let inner = Arc::clone(&self.inner);
-        self.inner.tasks.run(life::mount(inner, scope.clone(), id.clone(), at)).await
+        let mounted = self.inner.tasks.run(life::mount(inner, scope.clone(), id.clone(), at)).await;
+        mounted.map(|workspace| self.inner.with_pinning(workspace))
     }
 
     /// Unmounts. A durable workspace stays, an ephemeral one is removed. Goes on when the future is dropped.
@@ -334,7 +338,8 @@ impl Antares {
 
     /// All workspaces in `scope`, ordered by id.
     pub fn list(&self, scope: &Scope) -> Vec<Workspace> {
-        scope.filter(&self.inner.table.all())
+        let all = scope.filter(&self.inner.table.all());
+        all.into_iter().map(|workspace| self.inner.with_pinning(workspace)).collect()
     }
 
     /// Changes from now on, of all workspaces; a slow reader loses the oldest and is told so.

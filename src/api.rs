@@ -20,8 +20,8 @@ pub use params::{
 };
 pub use views::{
     CacheCounters, Counters, Done, ForgottenCredential, Health, OriginCounters, OriginView, OrphanView,
-    ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI, WorkspaceEvent, WorkspacePage,
-    WorkspaceState, WorkspaceView,
+    PinState, ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI, WorkspaceEvent,
+    WorkspacePage, WorkspaceState, WorkspaceView,
 };
 
 /// Names of the methods.

@@ -4,6 +4,7 @@
 //! - [`source`]: an origin, asked and checked; [`sources`]: all of them
 //! - [`sizes`]: sizes of many blobs, one of which is waited for
 //! - [`boundaries`]: ids that stand for trees
+//! - [`pin`]: all trees of a root, fetched while they can be had; [`walk`] is their order
 //! - [`room`]: the bound on bytes under way
 //!
 //! Every question names an origin, and is answered with what that origin has delivered: an object that came from another
@@ -18,10 +19,14 @@
 
 mod boundaries;
 mod flights;
+mod pin;
 mod room;
 mod sizes;
 mod source;
 mod sources;
+mod walk;
+
+pub use pin::{Pin, Pinned, Pinning};
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -163,11 +168,19 @@ impl ObjectStore {
 
     /// Brings one tree into the cache.
     pub async fn fetch_tree(&self, origin: &OriginName, want: Want) -> Result<(), FetchError> {
+        let _user = self.shared.source(origin)?.user();
+        self.fetch(origin, What::Tree, want).await
+    }
+
+    /// Brings one tree into the cache when users have nothing to ask of its origin, or soon after.
+    async fn fetch_in_background(&self, origin: &OriginName, want: Want) -> Result<(), FetchError> {
+        self.shared.source(origin)?.let_users_go_first().await;
         self.fetch(origin, What::Tree, want).await
     }
 
     /// Brings one blob into the cache.
     pub async fn fetch_blob(&self, origin: &OriginName, want: Want) -> Result<(), FetchError> {
+        let _user = self.shared.source(origin)?.user();
         self.fetch(origin, What::Blob, want).await
     }
 

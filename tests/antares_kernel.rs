@@ -93,7 +93,12 @@ impl Host {
         })
         .unwrap();
         let origins = BTreeMap::from([(name, Arc::new(origin) as Arc<dyn Origin>)]);
-        let store = ObjectStore::new(cache, origins, StoreLimits { flight_bytes: 64 << 20, batch: 1024 });
+        let store = ObjectStore::new(
+            cache,
+            origins,
+            &self.at("state"),
+            StoreLimits { flight_bytes: 64 << 20, batch: 1024 },
+        );
         let nodes = NodeTableOptions { dir: self.at("nodes"), map_bytes: 1 << 28, boot_id: boot_id.clone() };
         let dicfuse = Dicfuse::open(nodes, store.clone()).unwrap();
         let options = KernelOptions {

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use scorpio::{
     cache::{self, Cache, CacheError, CacheOptions, Checker, Put},
-    types::{ObjectKind, Oid},
+    types::{ObjectKind, Oid, OriginName},
 };
 use tempfile::TempDir;
 
@@ -60,7 +60,7 @@ fn child_writes_until_killed() {
             let (tree, small, large) =
                 (tree(number), blob(number, 100), blob(number, INLINE_MAX as usize + 1));
             let puts = [Put::Tree(tree.0, tree.1), Put::Blob(small.0, small.1), Put::Blob(large.0, large.1)];
-            cache.put(puts.into()).await.unwrap();
+            cache.put(&origin(), puts.into()).await.unwrap();
             println!("kept {number}");
         }
     });
@@ -77,8 +77,12 @@ fn child_opens_in_little_address_space() {
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, limit, limit).unwrap();
     let cache = Cache::open(CacheOptions { map_bytes: 64 << 30, ..options(&dir, "boot") }).unwrap();
     let (oid, content) = blob(1, 100);
-    runtime().block_on(cache.put(vec![Put::Blob(oid, content.clone())])).unwrap();
-    assert_eq!(cache.read_blob(oid, 0, 100).unwrap(), Some(content));
+    runtime().block_on(cache.put(&origin(), vec![Put::Blob(oid, content.clone())])).unwrap();
+    assert_eq!(cache.read_blob(&origin(), oid, 0, 100).unwrap(), Some(content));
+}
+
+fn origin() -> OriginName {
+    "memory".parse().unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -118,7 +122,10 @@ fn filled(dir: &Path) -> Vec<(Oid, Bytes)> {
         for number in 0..300 {
             let blob = blob(number, number * 7 % 9000);
             let tree = tree(number);
-            cache.put(vec![Put::Tree(tree.0, tree.1), Put::Blob(blob.0, blob.1.clone())]).await.unwrap();
+            cache
+                .put(&origin(), vec![Put::Tree(tree.0, tree.1), Put::Blob(blob.0, blob.1.clone())])
+                .await
+                .unwrap();
             kept.push(blob);
         }
     });
@@ -202,15 +209,19 @@ fn no_corruption_of_another_boot_kills_the_process_or_is_served() {
         spoil(&dir.join("db/data.mdb"), how);
         let cache = Cache::open(options(&dir, "next boot")).unwrap();
         for (oid, content) in &kept {
-            let read = cache.read_blob(*oid, 0, u32::MAX).unwrap();
+            let read = cache.read_blob(&origin(), *oid, 0, u32::MAX).unwrap();
             assert!(read.is_none_or(|read| read == content), "round {round}: wrong bytes of {oid}");
         }
         // And it is written to, through whatever the file says is free.
         runtime.block_on(async {
             for number in 1000..1040 {
                 let (oid, content) = blob(number, 5000);
-                cache.put(vec![Put::Blob(oid, content.clone())]).await.unwrap();
-                assert_eq!(cache.read_blob(oid, 0, u32::MAX).unwrap(), Some(content), "round {round}");
+                cache.put(&origin(), vec![Put::Blob(oid, content.clone())]).await.unwrap();
+                assert_eq!(
+                    cache.read_blob(&origin(), oid, 0, u32::MAX).unwrap(),
+                    Some(content),
+                    "round {round}"
+                );
             }
         });
         drop(cache);
@@ -225,7 +236,7 @@ fn a_whole_cache_of_another_boot_is_kept() {
     let kept = filled(&dir);
     let cache = Cache::open(options(&dir, "next boot")).unwrap();
     for (oid, content) in kept {
-        assert_eq!(cache.read_blob(oid, 0, u32::MAX).unwrap(), Some(content));
+        assert_eq!(cache.read_blob(&origin(), oid, 0, u32::MAX).unwrap(), Some(content));
     }
 }
 
@@ -258,9 +269,9 @@ fn everything_acknowledged_survives_ten_kills() {
             known.push((tree(number), blob(number, 100), blob(number, INLINE_MAX as usize + 1)));
         }
         for (tree, small, large) in &known {
-            assert_eq!(cache.tree(tree.0).unwrap().as_ref(), Some(&tree.1), "in round {round}");
+            assert_eq!(cache.tree(&origin(), tree.0).unwrap().as_ref(), Some(&tree.1), "in round {round}");
             for (oid, content) in [small, large] {
-                let read = cache.read_blob(*oid, 0, u32::MAX).unwrap();
+                let read = cache.read_blob(&origin(), *oid, 0, u32::MAX).unwrap();
                 assert!(read.as_ref() == Some(content), "blob {oid} in round {round}");
             }
         }

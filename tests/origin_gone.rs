@@ -18,7 +18,13 @@ use std::{
 };
 
 use origin_fixture::{Objects, git, oid, want};
-use scorpio::{antares::Scope, config::LowerKind, engine::OverlayEngine, origin::faults::Fault, types::Oid};
+use scorpio::{
+    antares::Scope,
+    config::LowerKind,
+    engine::OverlayEngine,
+    origin::faults::Fault,
+    types::{Oid, OriginName},
+};
 use stack_fixture::{ALICE, BOB, Ground, Plan, Running, Stack, says, spawn};
 
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -168,18 +174,25 @@ async fn what_is_cached_stays_and_all_else_is_eio_until_the_origin_is_back() {
     }
 }
 
+fn ill() -> OriginName {
+    "ill".parse().unwrap()
+}
+
 /// Whatever is cached of these objects is what git has.
 fn assert_cache_is_true(stack: &Stack, objects: &Objects) {
     let mut seen = 0;
     for (oid, body) in &objects.blobs {
         // The kernel reads nothing of a file that has nothing.
-        let cached = stack.store.cached_blob(*oid, 0, u32::MAX).unwrap();
+        let cached = stack.store.cached_blob(&ill(), *oid, 0, u32::MAX).unwrap();
         assert!(*oid == Oid::EMPTY_BLOB || cached.is_some_and(|cached| cached == body), "blob {oid}");
-        assert_eq!(stack.store.cached_size(*oid).unwrap(), Some(body.len() as u64), "blob {oid}");
+        assert_eq!(stack.store.cached_size(&ill(), *oid).unwrap(), Some(body.len() as u64), "blob {oid}");
         seen += 1;
     }
     for (oid, body) in &objects.trees {
-        assert!(stack.store.cached_tree(*oid).unwrap().is_some_and(|cached| cached == body), "tree {oid}");
+        assert!(
+            stack.store.cached_tree(&ill(), *oid).unwrap().is_some_and(|cached| cached == body),
+            "tree {oid}"
+        );
         seen += 1;
     }
     assert!(seen > 100, "{seen}");
@@ -204,7 +217,10 @@ async fn a_size_that_was_a_lie_is_an_error_and_no_short_or_padded_file() {
     spawn(ALICE, &at, "cat cold/absent/known/small").end().await.assert_eio("wrong bytes");
     stack.faults("ill").set(Fault::None);
     spawn(ALICE, &at, "cat cold/absent/known/small").end().await.assert_eio("right bytes, another size");
-    assert_eq!(stack.store.cached_size(oid(&repository, "HEAD:cold/absent/known/small")).unwrap(), Some(13));
+    assert_eq!(
+        stack.store.cached_size(&ill(), oid(&repository, "HEAD:cold/absent/known/small")).unwrap(),
+        Some(13)
+    );
     stack.stop().await;
 }
 

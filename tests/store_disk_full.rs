@@ -108,7 +108,7 @@ async fn a_full_disk_fails_what_cannot_be_kept_and_heals() {
     .unwrap();
     let dynamic: Arc<dyn Origin> = Arc::new(origin);
     let limits = StoreLimits { flight_bytes: 64 << 20, batch: 100 };
-    let store = ObjectStore::new(cache, BTreeMap::from([(name.clone(), dynamic)]), limits);
+    let store = ObjectStore::new(cache, BTreeMap::from([(name.clone(), dynamic)]), disk.path(), limits);
     let fetch = async |oid: Oid| {
         let hint = Hint { commit: Oid::EMPTY_TREE, path: RepoPath::root() };
         store.fetch_blob(&name, Want { oid, hint }).await
@@ -123,7 +123,7 @@ async fn a_full_disk_fails_what_cannot_be_kept_and_heals() {
         let mut failed = 0;
         for (oid, content) in &small[1..] {
             let result = fetch(*oid).await;
-            let read = store.cached_blob(*oid, 0, u32::MAX).unwrap();
+            let read = store.cached_blob(&name, *oid, 0, u32::MAX).unwrap();
             match result {
                 Ok(()) => assert_eq!(read.as_ref(), Some(content)),
                 refused => {
@@ -134,15 +134,15 @@ async fn a_full_disk_fails_what_cannot_be_kept_and_heals() {
             }
         }
         assert!(failed > 30, "only {failed} did not fit");
-        assert_eq!(store.cached_blob(small[0].0, 0, u32::MAX).unwrap(), Some(small[0].1.clone()));
+        assert_eq!(store.cached_blob(&name, small[0].0, 0, u32::MAX).unwrap(), Some(small[0].1.clone()));
         assert_eq!(fs::read_dir(disk.path().join("cache/objects/tmp")).unwrap().count(), 0);
         disk.free();
     }
     fetch(large.0).await.unwrap();
-    assert_eq!(store.cached_blob(large.0, 0, u32::MAX).unwrap(), Some(large.1));
+    assert_eq!(store.cached_blob(&name, large.0, 0, u32::MAX).unwrap(), Some(large.1));
     for (oid, content) in small {
         fetch(oid).await.unwrap();
-        assert_eq!(store.cached_blob(oid, 0, u32::MAX).unwrap(), Some(content));
+        assert_eq!(store.cached_blob(&name, oid, 0, u32::MAX).unwrap(), Some(content));
     }
 }
 
@@ -158,13 +158,14 @@ async fn a_full_disk_does_not_keep_a_cache_from_opening() {
     };
     let (oid, content) = blob(1, 60_000);
     let cache = Cache::open(options("boot")).unwrap();
-    cache.put(vec![Put::Blob(oid, content.clone())]).await.unwrap();
+    let name: OriginName = "memory".parse().unwrap();
+    cache.put(&name, vec![Put::Blob(oid, content.clone())]).await.unwrap();
     drop(cache);
     disk.fill();
     let cache = Cache::open(options("boot")).unwrap();
-    assert_eq!(cache.read_blob(oid, 0, u32::MAX).unwrap(), Some(content));
+    assert_eq!(cache.read_blob(&name, oid, 0, u32::MAX).unwrap(), Some(content));
     drop(cache);
     // A new boot must write; where it cannot, the cache itself gives the room.
     let cache = Cache::open(options("next boot")).unwrap();
-    assert!(!cache.has_blob(oid).unwrap());
+    assert!(!cache.has_blob(&name, oid).unwrap());
 }

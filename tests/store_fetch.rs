@@ -192,7 +192,7 @@ fn store(dir: &TempDir, boot_id: &str, origin: &Arc<Memory>, limits: StoreLimits
     };
     let dynamic: Arc<dyn Origin> = origin.clone();
     let origins = BTreeMap::from([(origin.name.clone(), dynamic)]);
-    ObjectStore::new(Cache::open(options).unwrap(), origins, limits)
+    ObjectStore::new(Cache::open(options).unwrap(), origins, &dir.path().join("state"), limits)
 }
 
 fn origin() -> OriginName {
@@ -246,11 +246,11 @@ async fn what_was_fetched_is_in_the_cache_and_is_not_fetched_again() {
         store.fetch_blob(&origin(), want(small)).await.unwrap();
         store.fetch_blob(&origin(), want(large)).await.unwrap();
     }
-    assert_eq!(store.cached_tree(tree).unwrap(), Some(tree_body.1.clone()));
-    assert_eq!(store.cached_blob(small, 0, u32::MAX).unwrap(), Some(small_body.1));
-    assert_eq!(store.cached_blob(large, 0, u32::MAX).unwrap(), Some(large_body.1));
-    assert_eq!(store.cached_size(small).unwrap(), Some(10));
-    assert_eq!(store.cached_size(large).unwrap(), Some(3 * MIB as u64));
+    assert_eq!(store.cached_tree(&origin(), tree).unwrap(), Some(tree_body.1.clone()));
+    assert_eq!(store.cached_blob(&origin(), small, 0, u32::MAX).unwrap(), Some(small_body.1));
+    assert_eq!(store.cached_blob(&origin(), large, 0, u32::MAX).unwrap(), Some(large_body.1));
+    assert_eq!(store.cached_size(&origin(), small).unwrap(), Some(10));
+    assert_eq!(store.cached_size(&origin(), large).unwrap(), Some(3 * MIB as u64));
     assert_eq!(world.origin.asked().len(), 3);
     let bytes = (tree_body.1.len() + 10 + 3 * MIB) as u64;
     assert_eq!(store.fetch_stats()[&origin()], FetchStats { fetched: 3, bytes, failed: 0, sizes: 0 });
@@ -259,7 +259,7 @@ async fn what_was_fetched_is_in_the_cache_and_is_not_fetched_again() {
 #[tokio::test]
 async fn the_empty_tree_is_known_without_any_origin() {
     let world = world([]);
-    assert_eq!(world.store.cached_tree(Oid::EMPTY_TREE).unwrap(), Some(Bytes::new()));
+    assert_eq!(world.store.cached_tree(&origin(), Oid::EMPTY_TREE).unwrap(), Some(Bytes::new()));
     world.store.fetch_tree(&origin(), want(Oid::EMPTY_TREE)).await.unwrap();
     assert!(world.origin.asked().is_empty());
 }
@@ -349,11 +349,11 @@ async fn wrong_bytes_are_never_kept_and_a_good_answer_is_taken_later() {
         world.origin.set(fault);
         for oid in [file, large] {
             assert!(mismatch(&store.fetch_blob(&origin(), want(oid)).await), "{fault:?}");
-            assert_eq!(store.cached_blob(oid, 0, 1).unwrap(), None);
-            assert_eq!(store.cached_size(oid).unwrap(), None);
+            assert_eq!(store.cached_blob(&origin(), oid, 0, 1).unwrap(), None);
+            assert_eq!(store.cached_size(&origin(), oid).unwrap(), None);
         }
         assert!(mismatch(&store.fetch_tree(&origin(), want(listing)).await), "{fault:?}");
-        assert_eq!(store.cached_tree(listing).unwrap(), None);
+        assert_eq!(store.cached_tree(&origin(), listing).unwrap(), None);
     }
     let stats = store.fetch_stats()[&origin()];
     assert_eq!((stats.fetched, stats.bytes, stats.failed), (6, 0, 6));
@@ -420,11 +420,12 @@ async fn sizes_come_in_batches_with_the_wanted_one_apart() {
     let world = world(blobs.iter().map(|(_, body)| body.clone()));
     let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
     world.store.fetch_sizes(&origin(), wants.clone(), 7).await.unwrap();
-    assert_eq!(world.store.cached_size(blobs[7].0).unwrap(), Some(107));
-    let all_known = || blobs.iter().all(|(oid, _)| world.store.cached_size(*oid).unwrap().is_some());
+    assert_eq!(world.store.cached_size(&origin(), blobs[7].0).unwrap(), Some(107));
+    let all_known =
+        || blobs.iter().all(|(oid, _)| world.store.cached_size(&origin(), *oid).unwrap().is_some());
     until("all sizes", all_known).await;
     for (index, (oid, _)) in blobs.iter().enumerate() {
-        assert_eq!(world.store.cached_size(*oid).unwrap(), Some(100 + index as u64));
+        assert_eq!(world.store.cached_size(&origin(), *oid).unwrap(), Some(100 + index as u64));
     }
     let mut lengths: Vec<_> = world.origin.asked().iter().map(Vec::len).collect();
     lengths.sort_unstable();
@@ -433,7 +434,7 @@ async fn sizes_come_in_batches_with_the_wanted_one_apart() {
     assert_eq!(world.origin.asked().len(), 4, "known sizes were asked for again");
     let stats = world.store.fetch_stats()[&origin()];
     assert_eq!(stats, FetchStats { fetched: 0, bytes: 0, failed: 0, sizes: 10 });
-    assert_eq!(world.store.cached_blob(blobs[0].0, 0, 1).unwrap(), None);
+    assert_eq!(world.store.cached_blob(&origin(), blobs[0].0, 0, 1).unwrap(), None);
 }
 
 #[tokio::test]
@@ -462,7 +463,7 @@ async fn cheap_sizes_come_with_the_wanted_one() {
     let [first, second, third] = [0, 1, 2].map(|index: usize| blobs[index].0);
     assert_eq!(world.origin.asked(), [[second, first, third]]);
     for (oid, _) in &blobs {
-        assert_eq!(world.store.cached_size(*oid).unwrap(), Some(100));
+        assert_eq!(world.store.cached_size(&origin(), *oid).unwrap(), Some(100));
     }
 }
 
@@ -483,7 +484,7 @@ async fn a_cheap_size_does_not_wait_for_a_sibling_that_hangs() {
         let answer = tokio::time::timeout(Duration::from_secs(20), answer).await;
         answer.expect("it waited for the sibling").unwrap().unwrap();
     }
-    assert_eq!(world.store.cached_size(hanging).unwrap(), None);
+    assert_eq!(world.store.cached_size(&origin(), hanging).unwrap(), None);
     let mut asked = world.origin.asked();
     asked[1..].sort_unstable();
     let mut alone = [vec![first], vec![third]];
@@ -502,8 +503,8 @@ async fn a_size_that_does_not_come_fails_that_name_only() {
     assert_eq!(world.store.fetch_sizes(&origin(), wants.clone(), 0).await, absent);
     assert_eq!(world.store.fetch_sizes(&origin(), wants.clone(), 2).await, absent, "and is not remembered");
     world.store.fetch_sizes(&origin(), wants, 1).await.unwrap();
-    assert_eq!(world.store.cached_size(gone).unwrap(), None);
-    assert_eq!(world.store.cached_size(here).unwrap(), Some(100));
+    assert_eq!(world.store.cached_size(&origin(), gone).unwrap(), None);
+    assert_eq!(world.store.cached_size(&origin(), here).unwrap(), Some(100));
 }
 
 #[tokio::test]
@@ -516,7 +517,7 @@ async fn impossible_sizes_and_miscounted_answers_are_refused() {
         world.origin.set(fault);
         assert!(unreachable(&world.store.fetch_sizes(&origin(), vec![want(oid)], 0).await), "{fault:?}");
     }
-    assert_eq!(world.store.cached_size(oid).unwrap(), None);
+    assert_eq!(world.store.cached_size(&origin(), oid).unwrap(), None);
     world.store.fetch_sizes(&origin(), vec![], 0).await.unwrap();
 }
 
@@ -526,18 +527,18 @@ async fn a_blob_that_disagrees_with_its_size_fails_instead_of_being_cut() {
     let world = world([body.clone()]);
     world.origin.false_sizes.lock().unwrap().insert(oid, 90);
     world.store.fetch_sizes(&origin(), vec![want(oid)], 0).await.unwrap();
-    assert_eq!(world.store.cached_size(oid).unwrap(), Some(90));
+    assert_eq!(world.store.cached_size(&origin(), oid).unwrap(), Some(90));
     for _ in 0..2 {
         world.store.fetch_blob(&origin(), want(oid)).await.unwrap();
-        assert_eq!(world.store.cached_size(oid).unwrap(), Some(100));
-        let read = world.store.cached_blob(oid, 0, 100);
+        assert_eq!(world.store.cached_size(&origin(), oid).unwrap(), Some(100));
+        let read = world.store.cached_blob(&origin(), oid, 0, 100);
         assert!(matches!(read, Err(CacheError::SizeDisputed { size: 100, .. })), "{read:?}");
     }
     assert_eq!(world.origin.asked().len(), 2, "it is here, and not fetched again");
-    let World { dir, origin, store: first } = world;
+    let World { dir, origin: source, store: first } = world;
     drop(first);
-    let store = store(&dir, "next boot", &origin, LIMITS);
-    assert_eq!(store.cached_blob(oid, 0, 100).unwrap(), Some(body.1));
+    let store = store(&dir, "next boot", &source, LIMITS);
+    assert_eq!(store.cached_blob(&origin(), oid, 0, 100).unwrap(), Some(body.1));
 }
 
 #[tokio::test]
@@ -547,10 +548,10 @@ async fn a_file_of_another_boot_is_looked_at_and_not_fetched() {
     first.fetch_blob(&origin(), want(oid)).await.unwrap();
     drop(first);
     let store = store(&dir, "next boot", &source, LIMITS);
-    assert_eq!(store.cached_blob(oid, 0, 1).unwrap(), None, "unchecked content is not served");
+    assert_eq!(store.cached_blob(&origin(), oid, 0, 1).unwrap(), None, "unchecked content is not served");
     source.set(Fault::Unreachable);
     store.fetch_blob(&origin(), want(oid)).await.unwrap();
-    assert_eq!(store.cached_blob(oid, 0, u32::MAX).unwrap(), Some(body.1));
+    assert_eq!(store.cached_blob(&origin(), oid, 0, u32::MAX).unwrap(), Some(body.1));
     assert_eq!(source.asked().len(), 1);
 }
 
@@ -561,8 +562,10 @@ async fn bytes_under_way_are_bounded() {
     let world = world_with(blobs.iter().map(|(_, body)| body.clone()), limits);
     let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
     world.store.fetch_sizes(&origin(), wants.clone(), 0).await.unwrap();
-    until("all sizes", || blobs.iter().all(|(oid, _)| world.store.cached_size(*oid).unwrap().is_some()))
-        .await;
+    until("all sizes", || {
+        blobs.iter().all(|(oid, _)| world.store.cached_size(&origin(), *oid).unwrap().is_some())
+    })
+    .await;
     let gate = world.origin.close();
     world.origin.most_under_way.store(0, Ordering::SeqCst);
     let callers: Vec<_> = wants

@@ -311,7 +311,7 @@ impl Inner {
         let now = self.view(core, instead);
         if entry.view().as_ref() != Some(&now) {
             entry.show(Some(now.clone()));
-            self.tell(Event { id: entry.id.clone(), workspace: Some(now) });
+            self.tell(Event { id: entry.id.clone(), workspace: Some(self.with_pinning(now)) });
         }
     }
 
@@ -339,6 +339,7 @@ impl Inner {
             created: record.created,
             expires: record.expires,
             upper: self.disk.upper_path(&record.id),
+            pinning: None,
         }
     }
 }

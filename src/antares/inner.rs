@@ -120,7 +120,13 @@ impl Inner {
     }
 
     pub(super) fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError> {
-        Ok(self.table.find(scope, id)?.1)
+        Ok(self.with_pinning(self.table.find(scope, id)?.1))
+    }
+
+    /// The workspace, with what goes on without anybody acting on it.
+    pub(super) fn with_pinning(&self, workspace: Workspace) -> Workspace {
+        let pinning = self.roots.pinning(&workspace.origin, workspace.snapshot.tree);
+        Workspace { pinning, ..workspace }
     }
 }
 

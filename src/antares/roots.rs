@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -16,8 +16,8 @@ use crate::{
     dicfuse::{Dicfuse, Root},
     engine::OverlayEngine,
     origin::Snapshot,
-    store::ObjectStore,
-    types::{OriginName, RepoPath, RootId},
+    store::{ObjectStore, Pin, Pinning},
+    types::{Oid, OriginName, RepoPath, RootId},
 };
 
 /// What is needed of the layers below to have roots.
@@ -33,6 +33,9 @@ pub(super) trait Roots: Send + Sync + 'static {
 
     /// Serves a snapshot; one that is served already keeps its time.
     fn add_root(&self, origin: &OriginName, snapshot: &Snapshot, mtime: i64) -> Result<Root, WorkspaceError>;
+
+    /// Begins to fetch all trees of a root, where they can be had for some time only. Called within the runtime.
+    fn pin(&self, root: &Root) -> Option<Pin>;
 
     /// All roots that are being served.
     fn served(&self) -> Result<Vec<RootId>, WorkspaceError>;
@@ -54,6 +57,10 @@ impl Roots for (Dicfuse, ObjectStore) {
         self.0.add_root(origin, snapshot, mtime).map_err(|stop| WorkspaceError::Tree(stop.to_string()))
     }
 
+    fn pin(&self, root: &Root) -> Option<Pin> {
+        self.1.pin(&root.origin, &root.snapshot)
+    }
+
     fn served(&self) -> Result<Vec<RootId>, WorkspaceError> {
         let roots = self.0.roots().map_err(|stop| WorkspaceError::Tree(stop.to_string()))?;
         Ok(roots.into_iter().map(|root| root.id).collect())
@@ -65,12 +72,19 @@ impl Roots for (Dicfuse, ObjectStore) {
 pub(super) struct RootTable {
     backend: Arc<dyn Roots>,
     engine: Arc<dyn OverlayEngine>,
-    users: Mutex<HashMap<RootId, usize>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    users: HashMap<RootId, usize>,
+    /// Walks of roots whose trees pass, by what they are walks of.
+    pins: HashMap<(OriginName, Oid), (RootId, Pin)>,
 }
 
 impl RootTable {
     pub(super) fn new(backend: Arc<dyn Roots>, engine: Arc<dyn OverlayEngine>) -> RootTable {
-        RootTable { backend, engine, users: Mutex::default() }
+        RootTable { backend, engine, held: Mutex::default() }
     }
 
     pub(super) async fn resolve(
@@ -89,35 +103,50 @@ impl RootTable {
         snapshot: &Snapshot,
         mtime: i64,
     ) -> Result<Root, WorkspaceError> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held();
         let root = self.backend.add_root(origin, snapshot, mtime)?;
-        *users.entry(root.id).or_default() += 1;
+        *held.users.entry(root.id).or_default() += 1;
+        let key = (root.origin.clone(), root.snapshot.tree);
+        if !held.pins.contains_key(&key)
+            && let Some(pin) = self.backend.pin(&root)
+        {
+            held.pins.insert(key, (root.id, pin));
+        }
         Ok(root)
     }
 
     /// One workspace less on this root.
     pub(super) fn give_back(&self, id: RootId) {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        match users.get_mut(&id) {
+        let mut held = self.held();
+        match held.users.get_mut(&id) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
-                users.remove(&id);
+                held.users.remove(&id);
+                held.pins.retain(|_, (of, _)| *of != id);
                 self.engine.release_root(id);
             }
         }
     }
 
+    /// How far the fetching of all trees of a root has come, where that is needed.
+    pub(super) fn pinning(&self, origin: &OriginName, tree: Oid) -> Option<Pinning> {
+        self.held().pins.get(&(origin.clone(), tree)).map(|(_, pin)| pin.progress())
+    }
+
     /// Drops what an earlier process left behind.
     pub(super) fn drop_unused(&self) {
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held();
         match self.backend.served() {
             Ok(served) => {
                 served
                     .into_iter()
-                    .filter(|id| !users.contains_key(id))
+                    .filter(|id| !held.users.contains_key(id))
                     .for_each(|id| self.engine.release_root(id));
             }
             Err(error) => tracing::warn!(%error, "cannot list the roots being served"),
         }
+    }
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

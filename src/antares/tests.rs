@@ -20,6 +20,7 @@ use super::{driver::Moment, table::lock, *};
 use crate::{
     dicfuse::Root,
     engine::{LiveMount, MountSpec, Mounted, PointFault, SessionReport, Upper},
+    store::Pin,
     types::{Oid, RootId},
 };
 
@@ -152,6 +153,10 @@ impl Roots for FakeRoots {
             mtime,
         };
         Ok(served.entry(snapshot.tree).or_insert_with(new).clone())
+    }
+
+    fn pin(&self, _root: &Root) -> Option<Pin> {
+        None
     }
 
     fn served(&self) -> Result<Vec<RootId>, WorkspaceError> {

@@ -27,6 +27,18 @@ pub enum WorkspaceState {
     Removing,
 }
 
+/// Whether a workspace stays as it is, whatever becomes of its origin's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PinState {
+    /// Its directories are being listed; one that moves on before it is listed is lost to the workspace.
+    Walking,
+    /// All directories are listed.
+    Yes,
+    /// Some directories had moved on before they were listed: reading them fails.
+    Broken,
+}
+
 /// A workspace.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WorkspaceView {
@@ -66,6 +78,12 @@ pub struct WorkspaceView {
     /// When it ends by itself, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+    /// Whether all its directories are listed; only of an origin that tells of its head alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<PinState>,
+    /// Directories listed so far, each different one once; with `pinned`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_trees: Option<u64>,
 }
 
 /// A part of a list.
@@ -182,8 +200,9 @@ pub struct Counters {
     pub sessions: BTreeMap<String, SessionCounters>,
     /// By origin; only those the caller may mount.
     pub origins: BTreeMap<String, OriginCounters>,
-    /// The object cache.
-    pub cache: CacheCounters,
+    /// The object cache; for root only, because content that several origins have is counted once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheCounters>,
     /// The tree.
     pub tree: TreeCounters,
     /// The daemon's anonymous memory in bytes (RssAnon).

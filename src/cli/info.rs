@@ -13,7 +13,7 @@ use super::{
     place::{self, Nearness},
     text::fields,
 };
-use crate::api::WorkspaceView;
+use crate::api::{PinState, WorkspaceView};
 
 /// Show one workspace.
 #[derive(Debug, Args)]
@@ -49,10 +49,23 @@ fn text(workspace: &WorkspaceView) -> String {
         ("Created", workspace.created.clone()),
     ];
     pairs.extend(workspace.expires.clone().map(|expires| ("Expires", expires)));
+    pairs.extend(pinned(workspace).map(|pinned| ("Pinned", pinned)));
     if !labels.is_empty() {
         pairs.push(("Labels", labels.join(", ")));
     }
     fields(&pairs)
+}
+
+fn pinned(workspace: &WorkspaceView) -> Option<String> {
+    let trees = workspace.pinned_trees.unwrap_or_default();
+    Some(match workspace.pinned? {
+        PinState::Walking => format!("not yet, {trees} directories listed"),
+        PinState::Yes => format!("yes, {trees} directories"),
+        PinState::Broken => {
+            "no: some directories had moved on before they were listed; unmount, and mount the present state"
+                .into()
+        }
+    })
 }
 
 fn kind(workspace: &WorkspaceView) -> String {
@@ -65,6 +78,20 @@ fn kind(workspace: &WorkspaceView) -> String {
 mod tests {
     use super::*;
     use crate::{api::WorkspaceState, cli::list::tests::workspace};
+
+    #[test]
+    fn how_far_the_pinning_is_is_shown_where_it_is_needed() {
+        let line = |pinned| {
+            let shown = text(&WorkspaceView { pinned, pinned_trees: pinned.map(|_| 7), ..workspace() });
+            shown.lines().find_map(|line| line.strip_prefix("Pinned:")).map(|line| line.trim().to_owned())
+        };
+        assert_eq!(line(None), None);
+        assert_eq!(line(Some(PinState::Walking)).as_deref(), Some("not yet, 7 directories listed"));
+        assert_eq!(line(Some(PinState::Yes)).as_deref(), Some("yes, 7 directories"));
+        let broken =
+            "no: some directories had moved on before they were listed; unmount, and mount the present state";
+        assert_eq!(line(Some(PinState::Broken)).as_deref(), Some(broken));
+    }
 
     #[test]
     fn one_workspace_is_shown_whole() {

@@ -89,6 +89,8 @@ pub(crate) mod tests {
             labels: [("build".into(), "1742".into())].into(),
             created: "2026-01-02T03:04:05Z".into(),
             expires: None,
+            pinned: None,
+            pinned_trees: None,
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     failure::Failure,
     text::{bytes, columns},
 };
-use crate::api::{Counters, method};
+use crate::api::{CacheCounters, Counters, method};
 
 /// As many opcodes as are shown of a session; the rest is in `--json`.
 const SHOWN_OPCODES: usize = 6;
@@ -20,25 +20,35 @@ pub(crate) async fn run(session: &Session) -> Result<Exit, Failure> {
 }
 
 fn text(counters: &Counters) -> String {
-    let (cache, tree) = (&counters.cache, &counters.tree);
     let mut parts = vec![sessions(counters)];
     if !counters.origins.is_empty() {
         parts.push(origins(counters));
     }
-    parts.push(format!(
-        "The cache holds {} trees and {} blobs ({}); its database takes {}.\n\
-         The tree serves {} roots; {} directories were listed and {} nodes named.\n\
-         The daemon holds {} of memory.",
+    let lines: Vec<_> = counters.cache.as_ref().map(cache).into_iter().chain([tree(counters)]).collect();
+    parts.push(lines.join("\n"));
+    parts.join("\n\n")
+}
+
+fn cache(cache: &CacheCounters) -> String {
+    format!(
+        "The cache holds {} trees and {} blobs ({}); its database takes {}.",
         cache.trees,
         cache.blobs,
         bytes(cache.blob_bytes),
-        bytes(cache.database_bytes),
+        bytes(cache.database_bytes)
+    )
+}
+
+fn tree(counters: &Counters) -> String {
+    let tree = &counters.tree;
+    format!(
+        "The tree serves {} roots; {} directories were listed and {} nodes named.\n\
+         The daemon holds {} of memory.",
         tree.roots,
         tree.directories,
         tree.nodes,
         bytes(counters.rss_anon_bytes)
-    ));
-    parts.join("\n\n")
+    )
 }
 
 fn sessions(counters: &Counters) -> String {
@@ -69,7 +79,7 @@ fn origins(counters: &Counters) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{CacheCounters, OriginCounters, SessionCounters, TreeCounters};
+    use crate::api::{OriginCounters, SessionCounters, TreeCounters};
 
     #[test]
     fn counters_are_shown_in_tables_and_sentences() {
@@ -83,7 +93,7 @@ mod tests {
         let counters = Counters {
             sessions: [("shared".into(), shared)].into(),
             origins: [("linux".into(), OriginCounters { fetched: 9, bytes: 65_536, failed: 0 })].into(),
-            cache: CacheCounters { trees: 5, blobs: 7, blob_bytes: 1 << 20, database_bytes: 1 << 21 },
+            cache: Some(CacheCounters { trees: 5, blobs: 7, blob_bytes: 1 << 20, database_bytes: 1 << 21 }),
             tree: TreeCounters { roots: 1, directories: 5, nodes: 300 },
             rss_anon_bytes: 12 << 20,
         };

@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(hex(&bytes[..bytes.len() - 4]), fields);
         assert_eq!(RootRecord::decode(&bytes), Some(root()));
-        assert_eq!(RootRecord::decode_mtime(&bytes), Some(-1));
+        assert_eq!(RootRecord::decode_brief(&bytes), Some((-1, root().origin)));
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
         fn no_bytes_make_reading_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120), first: u64) {
             let _ = Block::decode(first, &seal(bytes.clone()));
             let _ = RootRecord::decode(&seal(bytes.clone()));
-            let _ = RootRecord::decode_mtime(&seal(bytes.clone()));
+            let _ = RootRecord::decode_brief(&seal(bytes.clone()));
             let _ = Counters::decode(&seal(bytes));
         }
 

@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::{
     antares::{Orphan, State, Workspace},
-    api::{OrphanView, SessionCounters, WorkspaceState, WorkspaceView},
+    api::{OrphanView, PinState, SessionCounters, WorkspaceState, WorkspaceView},
     auth::accounts::Accounts,
     engine::SessionReport,
+    store::Pinned,
 };
 
 /// The last second that RFC 3339 has four digits of a year for: 9999-12-31T23:59:59Z.
@@ -33,6 +34,16 @@ pub(super) async fn workspace(workspace: Workspace, accounts: &Accounts) -> Work
         labels: workspace.options.labels,
         created: rfc3339(workspace.created),
         expires: workspace.expires.map(rfc3339),
+        pinned: workspace.pinning.map(|pinning| pin_state(pinning.state)),
+        pinned_trees: workspace.pinning.map(|pinning| pinning.trees),
+    }
+}
+
+fn pin_state(pinned: Pinned) -> PinState {
+    match pinned {
+        Pinned::Walking => PinState::Walking,
+        Pinned::Yes => PinState::Yes,
+        Pinned::Broken => PinState::Broken,
     }
 }
 

@@ -55,6 +55,7 @@ impl ObjectStore {
         first: usize,
     ) -> Result<(), FetchError> {
         let source = self.shared.source(origin)?;
+        let _user = source.user();
         let asked = wants.get(first).cloned();
         let Plan { waiting, mut wanted, mut others } = self.shared.plan_sizes(&source, wants, first)?;
         let is_cheap = source.origin.sizes_are_cheap();

@@ -6,10 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use tokio::sync::watch;
 
 use super::{
     FetchStats,
@@ -25,6 +27,10 @@ use crate::{
 /// Bodies larger than this are hashed on a thread that may be busy: it takes more than some 100 µs.
 const HASH_HERE_BYTES: usize = 32 << 10;
 
+/// How long a fetch in the background lets users' requests go first. Longer, and a busy day would keep a walk from ending
+/// before the head moves, which costs those users more.
+const COURTESY: Duration = Duration::from_millis(50);
+
 /// The largest size that a file can have on this system.
 const MAX_SIZE: u64 = i64::MAX as u64;
 
@@ -33,6 +39,8 @@ pub(super) struct Source {
     pub(super) name: OriginName,
     pub(super) origin: Arc<dyn Origin>,
     pub(super) boundaries: Arc<Boundaries>,
+    /// Requests that somebody waits for.
+    users: watch::Sender<usize>,
     fetched: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
@@ -43,7 +51,17 @@ impl Source {
     pub(super) fn new(name: OriginName, origin: Arc<dyn Origin>, boundaries: Boundaries) -> Source {
         let zero = || AtomicU64::new(0);
         let boundaries = Arc::new(boundaries);
-        Source { name, origin, boundaries, fetched: zero(), bytes: zero(), failed: zero(), sizes: zero() }
+        let users = watch::Sender::new(0);
+        Source {
+            name,
+            origin,
+            boundaries,
+            users,
+            fetched: zero(),
+            bytes: zero(),
+            failed: zero(),
+            sizes: zero(),
+        }
     }
 
     pub(super) fn stats(&self) -> FetchStats {
@@ -54,6 +72,19 @@ impl Source {
             failed: read(&self.failed),
             sizes: read(&self.sizes),
         }
+    }
+
+    /// Somebody waits for what is asked, until this is dropped.
+    pub(super) fn user(&self) -> User {
+        self.users.send_modify(|users| *users += 1);
+        User(self.users.clone())
+    }
+
+    /// Waits until nobody waits for anything of this origin, but not for long.
+    pub(super) async fn let_users_go_first(&self) {
+        let mut users = self.users.subscribe();
+        // The channel is never closed while this is borrowed; and going on when users do not end is right as well.
+        let _ = tokio::time::timeout(COURTESY, users.wait_for(|users| *users == 0)).await;
     }
 
     /// One object, verified, as it is to be kept.
@@ -198,6 +229,15 @@ impl Source {
         } else {
             tracing::debug!(scorpio_origin = %self.name, oid = %want.oid, error = %why, "an object did not come");
         }
+    }
+}
+
+/// See [`Source::user`].
+pub(super) struct User(watch::Sender<usize>);
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.0.send_modify(|users| *users -= 1);
     }
 }
 

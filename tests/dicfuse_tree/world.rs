@@ -133,6 +133,7 @@ pub(crate) fn open(dir: &Path, cache: &str, repo: &Arc<Repo>, boot_id: &str) -> 
     let store = ObjectStore::new(
         Cache::open(cache).unwrap(),
         BTreeMap::from([(origin_name(), origin)]),
+        &dir.join("state"),
         StoreLimits { flight_bytes: 64 << 20, batch: 1024 },
     );
     let nodes = NodeTableOptions { dir: dir.join("nodes"), map_bytes: 64 << 20, boot_id: boot_id.to_owned() };

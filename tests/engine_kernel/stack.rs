@@ -125,7 +125,12 @@ impl Stack {
         })
         .unwrap();
         let origins = BTreeMap::from([(name.clone(), Arc::new(origin) as Arc<dyn Origin>)]);
-        let store = ObjectStore::new(cache, origins, StoreLimits { flight_bytes: 64 << 20, batch: 1024 });
+        let store = ObjectStore::new(
+            cache,
+            origins,
+            &dir.path().join("state"),
+            StoreLimits { flight_bytes: 64 << 20, batch: 1024 },
+        );
         let nodes = NodeTableOptions { dir: dir.path().join("nodes"), map_bytes: 1 << 28, boot_id };
         let dicfuse = Dicfuse::open(nodes, store).unwrap();
         let root = dicfuse.add_root(&name, &snapshot, MTIME).unwrap();

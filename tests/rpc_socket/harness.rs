@@ -86,6 +86,7 @@ pub fn workspace(id: &WorkspaceId, uid: u32) -> Workspace {
         created: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         expires: None,
         upper: PathBuf::from("/nowhere"),
+        pinning: None,
     }
 }
 

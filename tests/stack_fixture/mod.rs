@@ -215,7 +215,7 @@ fn open_store(
         switches.insert((*name).to_owned(), faults);
     }
     let limits = StoreLimits { flight_bytes: 64 << 20, batch: 1024 };
-    (ObjectStore::new(cache, origins, limits), switches)
+    (ObjectStore::new(cache, origins, &ground.at("state"), limits), switches)
 }
 
 async fn open_engine(ground: &Ground, plan: Plan, dicfuse: Dicfuse) -> Arc<KernelEngine> {

@@ -65,7 +65,7 @@ fn ids_begin_at_two_and_follow_one_another_block_by_block() {
         (u64::MAX, None, 0),
     ] {
         let place = table.place(NodeId(node)).unwrap();
-        assert_eq!(place.map(|place| place.block.kind), kind, "node {node}");
+        assert_eq!(place.as_ref().map(|place| place.block.kind), kind, "node {node}");
         assert_eq!(place.map_or(0, |place| place.index), index, "node {node}");
     }
     let (_, steps) = table.way_to(NodeId(6)).unwrap().unwrap();

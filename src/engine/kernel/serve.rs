@@ -3,14 +3,18 @@
 
 mod complaints;
 mod errno;
+mod patience;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use self::complaints::Complaints;
+use self::{complaints::Complaints, patience::Patience};
 use crate::{
     dicfuse::{Attr, Attrs, Dicfuse, Need, Stop},
     fusedev::{Answer, Answered, Asker, DirBuffer, FileAttr, FileSystem, Question, Usage},
-    types::{EntryKind, NodeId},
+    types::{EntryKind, NodeId, OriginName},
 };
 
 /// Fetches for one question: the directory, a size, the content, with room for the tree to change its mind. Each brings
@@ -27,6 +31,7 @@ pub(super) struct Served {
     dicfuse: Dicfuse,
     uid: u32,
     gid: u32,
+    patience: Patience,
     complaints: Arc<Complaints>,
 }
 
@@ -46,8 +51,9 @@ impl FileSystem for Served {
 }
 
 impl Served {
-    pub(super) fn new(dicfuse: Dicfuse, uid: u32, gid: u32) -> Served {
-        Served { dicfuse, uid, gid, complaints: Arc::default() }
+    /// The tree for one owner; no question takes longer than `deadline`.
+    pub(super) fn new(dicfuse: Dicfuse, uid: u32, gid: u32, deadline: Duration) -> Served {
+        Served { dicfuse, uid, gid, patience: Patience::within(deadline), complaints: Arc::default() }
     }
 
     /// Answers from what is here, or says what is needed.
@@ -111,15 +117,16 @@ impl Served {
         let mut need = need;
         let mut attrs = Attrs::Fetch;
         for _ in 0..MAX_FETCHES {
-            let optional = kept.is_listing() && matches!(*need, Need::Sizes { .. });
-            match self.dicfuse.fetch(*need).await {
-                Ok(()) => {}
-                Err(error) if optional => {
-                    // A listing goes on without sizes; who asks for one of them learns why it does not come.
-                    self.complaints.log(&error);
-                    attrs = Attrs::Known;
+            match *need {
+                Need::Sizes { ref origin, .. } if kept.is_listing() => {
+                    let origin = origin.clone();
+                    attrs = self.try_sizes(origin, *need).await;
                 }
-                Err(error) => return self.refuse(&error, errno::of_fetch(&error)),
+                need => {
+                    if let Err(error) = self.dicfuse.fetch(need).await {
+                        return self.refuse(&error, errno::of_fetch(&error));
+                    }
+                }
             }
             match self.ask_again(Arc::clone(&kept), attrs).await {
                 Ok(answer) => return answer,
@@ -127,6 +134,18 @@ impl Served {
             }
         }
         self.refuse(&TooManyFetches, libc::EIO)
+    }
+
+    /// Fetches sizes for a listing, which goes on without them; who asks for one of them learns why it does not come.
+    async fn try_sizes(&self, origin: OriginName, need: Need) -> Attrs {
+        let Some(longest) = self.patience.with(&origin, Instant::now()) else { return Attrs::Known };
+        match tokio::time::timeout(longest, self.dicfuse.fetch(need)).await {
+            Ok(Ok(())) => return Attrs::Fetch,
+            Ok(Err(error)) => self.complaints.log(&error),
+            // Their flight goes on; whoever stats one of them waits for it.
+            Err(_) => self.patience.is_over(origin, Instant::now()),
+        }
+        Attrs::Known
     }
 
     /// On a thread that may block: the cache reads files.

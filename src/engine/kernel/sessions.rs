@@ -86,7 +86,8 @@ impl Sessions {
 
     fn resume(&self, Heir { testament, device }: Heir) {
         let name = testament.name.clone();
-        let served = Served::new(self.dicfuse.clone(), testament.uid, testament.gid);
+        let served =
+            Served::new(self.dicfuse.clone(), testament.uid, testament.gid, self.common.limits.deadline);
         match MountedSession::resume(testament, device, Arc::new(served), &self.common) {
             Ok(session) => {
                 self.locked(|open| open.by_name.insert(name, Arc::new(session)));
@@ -140,7 +141,7 @@ impl Sessions {
         }
         let (uid, gid) = (owner.uid, owner.gid);
         let blueprint = Blueprint { name: name.to_owned(), features: Features { idmap }, uid, gid };
-        let served = Served::new(self.dicfuse.clone(), uid, gid);
+        let served = Served::new(self.dicfuse.clone(), uid, gid, self.common.limits.deadline);
         let session = Arc::new(MountedSession::open(blueprint, Arc::new(served), &self.common)?);
         open.by_name.insert(name.to_owned(), Arc::clone(&session));
         Ok(session)
