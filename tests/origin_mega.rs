@@ -165,7 +165,7 @@ async fn an_import_repository_is_a_boundary_with_a_tree_of_its_own() {
     let above = origin.resolve(None, &path("third-party")).await.unwrap();
     let want = |place: &RepoPath, oid| Want { oid, hint: Hint { commit: above.commit, path: place.clone() } };
     let listing = tree(&origin, &want(&above.path, above.tree)).await.unwrap().body;
-    let placeholder = *scorpio::types::Tree::parse(&listing).unwrap().find(b"tree2k").unwrap().1;
+    let placeholder = scorpio::types::Tree::parse(&listing).unwrap().find(b"tree2k").unwrap().1.clone();
     assert_ne!(placeholder.oid, real);
     let behind = tree(&origin, &want(&at("tree2k"), placeholder.oid)).await.unwrap();
     assert_eq!((Oid::of(ObjectKind::Tree, &behind.body), behind.boundary), (Some(real), Some(real)));
