@@ -252,6 +252,7 @@ fn served(server: &mega_server::MegaServer) -> Arc<dyn Origin> {
     let kind = OriginKind::Mega(MegaServer {
         url: server.url(),
         credential: None,
+        read_with: scorpio::config::ReadWith::Service,
         ca_file: None,
         proxy: None,
         imports: "/third-party".parse().unwrap(),
