@@ -18,7 +18,7 @@ mod tests {
         let source = include_str!("../rfuse3.rs");
         let names: Vec<_> =
             source.split("refused(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        assert_eq!(names.len(), 23);
+        assert_eq!(names.len(), 24);
         for name in names {
             assert!(crate::fusedev::refusal(name).is_some(), "{name}");
         }
