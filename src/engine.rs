@@ -2,9 +2,14 @@
 //!
 //! - [`kernel`]: overlayfs over the shared FUSE lower
 //! - [`handover`]: what a process leaves to its successor
+//! - [`serve`]: the tree as answers to a FUSE session
+//! - `rfuse3`: the same tree behind the traits of the crate of that name; with the feature of that name
 
 pub mod handover;
 pub mod kernel;
+#[cfg(feature = "rfuse3")]
+pub mod rfuse3;
+pub mod serve;
 
 use std::path::PathBuf;
 

@@ -35,7 +35,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use self::{device::open_device, init::NegotiatedError, listing::DirBuffer, session::Session};
+pub use self::{
+    device::open_device, init::NegotiatedError, listing::DirBuffer, policy::refusal, session::Session,
+};
 
 /// Attributes of an inode as the protocol carries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

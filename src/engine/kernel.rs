@@ -2,7 +2,7 @@
 //!
 //! - [`mounter`]: the process that walks users' paths and our own mounts; `launch` runs it, `handoff` tells it when
 //!   nobody waits any more
-//! - `sessions`, `session`: FUSE sessions, one for all or one per owner; `serve` answers their questions
+//! - `sessions`, `session`: FUSE sessions, one for all or one per owner; [`super::serve`] answers their questions
 //! - `heirs`, `testament`: which sessions of an earlier process are gone on with (see [`super::handover`])
 //! - `places`: the engine's own directories
 //! - `survey`, `ledger`, `foundations`: which mounts are workspaces, and which of them are ours and alive
@@ -25,7 +25,6 @@ mod launch;
 mod ledger;
 pub mod mounter;
 mod places;
-mod serve;
 mod session;
 mod sessions;
 mod survey;

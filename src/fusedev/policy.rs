@@ -119,6 +119,15 @@ pub(crate) fn of(opcode: u32) -> Row {
     TABLE.iter().find(|row| row.opcode == opcode).copied().unwrap_or(Row { opcode, ..UNKNOWN })
 }
 
+/// What a request is refused with whatever it says: the errno that this session answers to the opcode called `name`.
+/// `None` for one that is not always refused. Other servers of the same tree ask here, so as to answer alike.
+pub fn refusal(name: &str) -> Option<i32> {
+    TABLE.iter().find(|row| row.name == name).and_then(|row| match row.policy {
+        Policy::Refuse(errno) => Some(errno),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

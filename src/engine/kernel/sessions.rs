@@ -20,13 +20,12 @@ use super::{
     KernelError, Launches,
     heirs::Heir,
     mounter::protocol::{Reply, Verb},
-    serve::Served,
     session::{Blueprint, Common, MountedSession, OpenError},
 };
 use crate::{
     config::LowerKind,
     dicfuse::Dicfuse,
-    engine::{Leave, SessionReport},
+    engine::{Leave, SessionReport, serve::Served},
     fusedev::Features,
     sys::identity::Identity,
 };

@@ -1,5 +1,8 @@
 //! Dicfuse as a FUSE file system: each question is put to the tree, and what it lacks is fetched while the question
 //! waits elsewhere. Adds the owner, which the tree does not know.
+//!
+//! [`Served`] answers our own device layer. What else serves the tree puts its questions through [`Served::settle`], so
+//! that needs and failures are treated alike.
 
 mod complaints;
 mod errno;
@@ -23,11 +26,11 @@ const MAX_FETCHES: usize = 8;
 
 /// Links of every inode, directories too: 1 is what says that a directory's subdirectories were not counted. With 2,
 /// tools that go by the count would look for none.
-const LINKS: u32 = 1;
+pub(super) const LINKS: u32 = 1;
 
 /// The tree, as it belongs to one owner. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Served {
+pub struct Served {
     dicfuse: Dicfuse,
     uid: u32,
     gid: u32,
@@ -43,25 +46,45 @@ struct Kept {
 
 impl FileSystem for Served {
     fn ask(&self, question: Question<'_>, _asker: Asker) -> Answered {
-        match self.answer(question, Attrs::Fetch) {
+        match self.try_answer(question, Attrs::Fetch) {
             Ok(answer) => Answered::Now(answer),
-            Err(need) => Answered::Later(Box::pin(self.clone().answer_later(Kept::from(question), need))),
+            Err(Stop::Need(need)) => {
+                Answered::Later(Box::pin(self.clone().answer_later(question.into(), need)))
+            }
+            Err(stop) => Answered::Now(Answer::Errno(self.refuse(&stop, errno::of_stop(&stop)))),
         }
     }
 }
 
+/// What a question gives when it is put to the tree: an answer, or why there is none now.
+type Put<T> = dyn Fn(&Served, Attrs) -> Result<T, Stop> + Send + Sync;
+
 impl Served {
-    /// The tree for one owner; no question takes longer than `deadline`.
-    pub(super) fn new(dicfuse: Dicfuse, uid: u32, gid: u32, deadline: Duration) -> Served {
+    /// The tree as it belongs to `uid` and `gid`; no question takes longer than `deadline`.
+    pub fn new(dicfuse: Dicfuse, uid: u32, gid: u32, deadline: Duration) -> Served {
         Served { dicfuse, uid, gid, patience: Patience::within(deadline), complaints: Arc::default() }
     }
 
-    /// Answers from what is here, or says what is needed.
-    fn answer(&self, question: Question<'_>, attrs: Attrs) -> Result<Answer, Box<Need>> {
-        self.try_answer(question, attrs).or_else(|stop| match stop {
-            Stop::Need(need) => Err(need),
-            other => Ok(self.refuse(&other, errno::of_stop(&other))),
-        })
+    /// The tree.
+    #[cfg(feature = "rfuse3")]
+    pub(super) fn dicfuse(&self) -> &Dicfuse {
+        &self.dicfuse
+    }
+
+    /// Whose it is.
+    #[cfg(feature = "rfuse3")]
+    pub(super) fn owner(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+
+    /// Puts a question until it is answered; what it needs is fetched in between. The error is an errno. `listing` says
+    /// that the question goes on without sizes that cannot be had.
+    #[cfg(feature = "rfuse3")]
+    pub(super) async fn settle<T: Send + 'static>(&self, listing: bool, put: Arc<Put<T>>) -> Result<T, i32> {
+        match self.put_again(Arc::clone(&put), Attrs::Fetch).await {
+            Ok(answered) => answered,
+            Err(need) => self.fetch_and_put(listing, need, put).await,
+        }
     }
 
     fn try_answer(&self, question: Question<'_>, attrs: Attrs) -> Result<Answer, Stop> {
@@ -113,27 +136,36 @@ impl Served {
     }
 
     async fn answer_later(self, kept: Kept, need: Box<Need>) -> Answer {
-        let kept = Arc::new(kept);
+        let listing = kept.is_listing();
+        let put = Arc::new(move |served: &Served, attrs| served.try_answer(kept.question(), attrs));
+        self.fetch_and_put(listing, need, put).await.unwrap_or_else(Answer::Errno)
+    }
+
+    async fn fetch_and_put<T: Send + 'static>(
+        &self,
+        listing: bool,
+        need: Box<Need>,
+        put: Arc<Put<T>>,
+    ) -> Result<T, i32> {
         let mut need = need;
         let mut attrs = Attrs::Fetch;
         for _ in 0..MAX_FETCHES {
             match *need {
-                Need::Sizes { ref origin, .. } if kept.is_listing() => {
+                Need::Sizes { ref origin, .. } if listing => {
                     let origin = origin.clone();
                     attrs = self.try_sizes(origin, *need).await;
                 }
                 need => {
-                    if let Err(error) = self.dicfuse.fetch(need).await {
-                        return self.refuse(&error, errno::of_fetch(&error));
-                    }
+                    let fetched = self.dicfuse.fetch(need).await;
+                    fetched.map_err(|error| self.refuse(&error, errno::of_fetch(&error)))?;
                 }
             }
-            match self.ask_again(Arc::clone(&kept), attrs).await {
-                Ok(answer) => return answer,
+            match self.put_again(Arc::clone(&put), attrs).await {
+                Ok(answered) => return answered,
                 Err(next) => need = next,
             }
         }
-        self.refuse(&TooManyFetches, libc::EIO)
+        Err(self.refuse(&TooManyFetches, libc::EIO))
     }
 
     /// Fetches sizes for a listing, which goes on without them; who asks for one of them learns why it does not come.
@@ -149,15 +181,23 @@ impl Served {
     }
 
     /// On a thread that may block: the cache reads files.
-    async fn ask_again(&self, kept: Arc<Kept>, attrs: Attrs) -> Result<Answer, Box<Need>> {
+    async fn put_again<T: Send + 'static>(
+        &self,
+        put: Arc<Put<T>>,
+        attrs: Attrs,
+    ) -> Result<Result<T, i32>, Box<Need>> {
         let served = self.clone();
-        let asked = tokio::task::spawn_blocking(move || served.answer(kept.question(), attrs));
-        asked.await.unwrap_or_else(|stopped| Ok(self.refuse(&stopped, libc::EIO)))
+        match tokio::task::spawn_blocking(move || put(&served, attrs)).await {
+            Ok(Ok(answer)) => Ok(Ok(answer)),
+            Ok(Err(Stop::Need(need))) => Err(need),
+            Ok(Err(stop)) => Ok(Err(self.refuse(&stop, errno::of_stop(&stop)))),
+            Err(stopped) => Ok(Err(self.refuse(&stopped, libc::EIO))),
+        }
     }
 
-    fn refuse(&self, cause: &dyn std::error::Error, errno: i32) -> Answer {
+    fn refuse(&self, cause: &dyn std::error::Error, errno: i32) -> i32 {
         self.complaints.log(cause);
-        Answer::Errno(errno)
+        errno
     }
 }
 
@@ -165,7 +205,7 @@ impl Served {
 #[error("a question needed more than {MAX_FETCHES} fetches")]
 struct TooManyFetches;
 
-impl Kept {
+impl From<Question<'_>> for Kept {
     fn from(question: Question<'_>) -> Kept {
         let name = if let Question::Lookup { name, .. } = question { name.to_vec() } else { Vec::new() };
         let question = match question {
@@ -178,7 +218,9 @@ impl Kept {
         };
         Kept { question, name }
     }
+}
 
+impl Kept {
     fn question(&self) -> Question<'_> {
         match self.question {
             Question::Lookup { parent, .. } => Question::Lookup { parent, name: &self.name },
