@@ -102,6 +102,8 @@ async fn what_one_may_not_see_looks_as_if_it_were_not_there() {
     assert_eq!(shown["result"], json!([{"name": "open", "kind": "git"}]));
     let counters = server.call(ALICE, method::COUNTERS, json!({})).await;
     assert_eq!(counters["result"]["origins"], json!({"open": {"fetched": 3, "bytes": 9, "failed": 1}}));
+    assert_eq!(counters["result"].get("cache"), None, "content that several origins have is counted once");
+    let counters = server.call(0, method::COUNTERS, json!({})).await;
     assert_eq!(counters["result"]["cache"]["blobs"], 5);
     let listed = server.call(BOB, method::WORKSPACE_LIST, json!({})).await;
     assert_eq!(listed["result"], json!({"workspaces": []}));

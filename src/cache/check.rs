@@ -69,9 +69,7 @@ fn walk(database: &Database) -> Result<(), String> {
 
 /// A word may be of an object that is not here any more; nobody may be given an object for the word of an unknown origin.
 fn word(numbers: &[OriginNumber], key: &[u8], value: &[u8]) -> Result<(), String> {
-    let named = || {
-        format!("the word {} is damaged", key.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-    };
+    let named = || format!("the word {} is damaged", hex(key));
     let (number, oid) = key.split_first_chunk().ok_or_else(named)?;
     let number = OriginNumber::from_be_bytes(*number);
     let is_sound = Oid::from_slice(oid).is_some() && numbers.contains(&number);
@@ -90,5 +88,5 @@ fn content(kind: ObjectKind, key: &[u8], value: &[u8]) -> Result<(Oid, u64), Str
 }
 
 fn hex(key: &[u8]) -> String {
-    key.iter().take(Oid::LEN).map(|byte| format!("{byte:02x}")).collect()
+    key.iter().take(size_of::<OriginNumber>() + Oid::LEN).map(|byte| format!("{byte:02x}")).collect()
 }

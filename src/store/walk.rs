@@ -112,7 +112,7 @@ mod tests {
             };
             walk.listed(place, &tree(below)).unwrap();
         }
-        let expected = [(0, "top"), (1, "top/a"), (2, "top/b"), (3, "top/a/d")];
+        let expected = [(0, "/top"), (1, "/top/a"), (2, "/top/b"), (3, "/top/a/d")];
         assert_eq!(seen, expected.map(|(number, path)| (oid(number), path.to_owned())));
     }
 

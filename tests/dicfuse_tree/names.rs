@@ -366,3 +366,35 @@ proptest! {
         prop_assert_eq!(after, ids);
     }
 }
+
+#[test]
+fn a_directory_behind_a_boundary_never_changes_beneath_a_mount() {
+    let world = World::new();
+    let blob = world.repo.blob("content");
+    let (first, second) =
+        (world.repo.tree(&[("100644", "first", blob)]), world.repo.tree(&[("100644", "second", blob)]));
+    let placeholder = Oid::from_bytes([0xaa; 20]);
+    let other = Oid::from_bytes([0xbb; 20]);
+    world.repo.stands_for(placeholder, first);
+    world.repo.stands_for(other, first);
+    let (_, top) = world.root(world.repo.tree(&[("40000", "lib", placeholder), ("40000", "unseen", other)]));
+    let lib = world.node(top, "lib");
+    let file = world.node(lib, "first");
+
+    world.repo.stands_for(placeholder, second);
+    world.repo.stands_for(other, second);
+    assert_eq!(world.node(lib, "first"), file);
+    assert_eq!(world.lookup(lib, "second"), None);
+    let names: Vec<_> = world.list(lib, Attrs::Fetch, 99).into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, [".", "..", "first"]);
+    let unseen = world.node(top, "unseen");
+    assert!(world.lookup(unseen, "second").is_some(), "what nobody has seen is what is there now");
+
+    // Nor when the cache is lost.
+    let world = world.restarted();
+    world.repo.stands_for(first, second);
+    let answer = world.ask(|dicfuse| dicfuse.lookup(lib, b"first"));
+    assert!(matches!(answer, Err(Failure::Fetch(FetchError::Moved { .. }))), "{answer:?}");
+    world.repo.stands_for(first, first);
+    assert_eq!(world.node(lib, "first"), file);
+}

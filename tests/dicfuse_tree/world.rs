@@ -28,6 +28,7 @@ pub(crate) const MTIME: i64 = 1_700_000_000;
 pub(crate) struct Repo {
     objects: Mutex<HashMap<Oid, Bytes>>,
     lies: Mutex<HashMap<Oid, u64>>,
+    boundaries: Mutex<HashMap<Oid, Oid>>,
     pub(crate) gone: AtomicBool,
     pub(crate) dear_sizes: AtomicBool,
 }
@@ -56,6 +57,11 @@ impl Repo {
 
     pub(crate) fn lie_about(&self, oid: Oid, size: u64) {
         self.lies.lock().unwrap().insert(oid, size);
+    }
+
+    /// From now on `oid` stands for `tree`; for itself again if it is the same.
+    pub(crate) fn stands_for(&self, oid: Oid, tree: Oid) {
+        self.boundaries.lock().unwrap().insert(oid, tree);
     }
 
     pub(crate) fn forget(&self, oid: Oid) {
@@ -88,7 +94,12 @@ impl Origin for Memory {
     }
 
     async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
-        wants.iter().map(|want| self.0.get(want.oid).map(TreeBody::from)).collect()
+        let boundaries = self.0.boundaries.lock().unwrap();
+        let tree = |want: &Want| {
+            let boundary = boundaries.get(&want.oid).copied().filter(|tree| *tree != want.oid);
+            Ok(TreeBody { body: self.0.get(boundary.unwrap_or(want.oid))?, boundary })
+        };
+        wants.iter().map(tree).collect()
     }
 
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
