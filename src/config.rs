@@ -30,6 +30,7 @@ pub use environment::{descriptor_store_room, has_service_manager, journal_stream
 pub use error::ConfigError;
 pub use show::reference;
 pub use sources::{DEFAULT_FILE, Source, SourceFile};
+pub use value::is_private;
 
 /// Everything an administrator can decide. Every field has a default; `[origin.NAME]` tables are what a host needs.
 #[derive(Clone, Debug, Default)]

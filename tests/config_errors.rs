@@ -1,7 +1,11 @@
 //! One row per bad configuration, with the exact sentence an administrator gets; and what wins over what.
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use scorpio::config::{AuthMode, Config, ConfigError, LowerKind, OriginKind, Principal, Source, SourceFile};
 
@@ -36,8 +40,8 @@ fn each_bad_file_gets_one_sentence_with_line_key_and_what_would_be_right() {
         ),
         ("[auth]\nallow = []", ":2: auth.allow: is no known key; [auth] has mode, mount, manage_others"),
         (
-            "[origin.linux]\nurl = 'x'",
-            ":2: origin.linux.url: is no known key; an origin has kind, path, read_as, allow",
+            "[origin.linux]\nhost = 'x'",
+            ":2: origin.linux.host: is no known key; an origin has kind, path, read_as, url, credential, ca_file, proxy, imports, allow",
         ),
         (
             "[daemon.socket]\npath = '/x'",
@@ -138,7 +142,7 @@ fn each_bad_file_gets_one_sentence_with_line_key_and_what_would_be_right() {
             "auth.mode = \"none\"",
             ":1: auth.mode: expected \"auto\" or \"polkit\" or \"static\", found \"none\"",
         ),
-        ("[origin.x]\nkind = \"svn\"", ":2: origin.x.kind: expected \"git\", found \"svn\""),
+        ("[origin.x]\nkind = \"svn\"", ":2: origin.x.kind: expected \"git\" or \"mega\", found \"svn\""),
         // paths
         (
             "daemon.socket = \"s.sock\"",
@@ -188,7 +192,52 @@ fn each_bad_file_gets_one_sentence_with_line_key_and_what_would_be_right() {
             "\n[origin.x]\nkind = \"git\"",
             ":2: origin.x.path: is missing; expected the absolute path of a repository",
         ),
-        ("[origin.x]\npath = \"/srv/x\"", ":1: origin.x.kind: is missing; expected \"git\""),
+        ("[origin.x]\npath = \"/srv/x\"", ":1: origin.x.kind: is missing; expected \"git\" or \"mega\""),
+        ("[origin.x]\nkind = \"mega\"", ":1: origin.x.url: is missing; expected the URL of a Mega server"),
+        (
+            "[origin.x]\nkind = \"mega\"\nurl = \"https://h\"\npath = \"/srv/x\"",
+            ":1: origin.x.path: is a key of kind \"git\", and the origin is \"mega\"",
+        ),
+        (
+            "[origin.x]\nkind = \"mega\"\nurl = \"https://h\"\nread_as = \"git\"",
+            ":1: origin.x.read_as: is a key of kind \"git\", and the origin is \"mega\"",
+        ),
+        (
+            "[origin.x]\nkind = \"git\"\npath = \"/srv/x\"\ncredential = \"t\"",
+            ":1: origin.x.credential: is a key of kind \"mega\", and the origin is \"git\"",
+        ),
+        (
+            "[origin.x]\nkind = \"git\"\npath = \"/srv/x\"\nimports = \"/t\"",
+            ":1: origin.x.imports: is a key of kind \"mega\", and the origin is \"git\"",
+        ),
+        (
+            "[origin.x]\nkind = \"mega\"\nurl = \"http://h\"\ncredential = \"t\"",
+            ":1: origin.x.credential: would cross the network in the clear: `url` is not https",
+        ),
+        (
+            "[origin.x]\nurl = \"https://alice:hunter2@h\"",
+            ":2: origin.x.url: expected an http:// or https:// URL without user, query and fragment, found a URL with a user",
+        ),
+        (
+            "[origin.x]\nurl = \"ftp://h\"",
+            ":2: origin.x.url: expected an http:// or https:// URL without user, query and fragment, found \"ftp://h\"",
+        ),
+        (
+            "[origin.x]\nproxy = \"http://h?x\"",
+            ":2: origin.x.proxy: expected an http:// or https:// URL without user, query and fragment, found \"http://h?x\"",
+        ),
+        (
+            "[origin.x]\ncredential = \"../shadow\"",
+            ":2: origin.x.credential: expected a credential's name: 1 to 255 of A-Z, a-z, 0-9, `-`, `_`, `.`, found \"../shadow\"",
+        ),
+        (
+            "[origin.x]\nca_file = \"ca.pem\"",
+            ":2: origin.x.ca_file: expected an absolute path without `..`, found \"ca.pem\"",
+        ),
+        (
+            "[origin.x]\nimports = \"/\"",
+            ":2: origin.x.imports: expected the path of a directory inside the repository, such as \"/third-party\", found \"/\"",
+        ),
         (
             "[origin.Linux]\nkind = \"git\"",
             ":1: origin.Linux: `Linux` is no origin name: 1 to 64 of a-z, 0-9, `-`, `_`, `.`, starting with a letter or digit",
@@ -354,6 +403,35 @@ fn variables_are_toml_where_they_parse_and_text_where_the_key_wants_text() {
     let a = &config.origins[&"a".parse().unwrap()];
     let OriginKind::Git { read_as, .. } = &a.kind else { panic!("{a:?}") };
     assert_eq!(read_as.as_deref(), Some("1000"));
+}
+
+#[test]
+fn a_mega_server_is_read_with_its_credential_and_shown_as_it_was_written() {
+    let text = "[cache]\ninline_max_bytes = 1000\n[origin.mega]\nkind = 'mega'\nurl = 'https://h:8443/p'\ncredential = 'tok.en'\nca_file = '/ca.pem'\nproxy = 'http://p:3128'\nallow = ['@devs']\n";
+    let config = load(text, &[("CREDENTIALS_DIRECTORY", "/run/credentials/scorpio.service")]).unwrap();
+    let OriginKind::Mega(server) = &config.origins[&"mega".parse().unwrap()].kind else {
+        panic!("{config:?}")
+    };
+    let credential = server.credential.as_ref().unwrap();
+    assert_eq!(credential.name, "tok.en");
+    assert_eq!(credential.path.as_deref(), Some(Path::new("/run/credentials/scorpio.service/tok.en")));
+    assert_eq!((server.url.as_str(), server.proxy.as_deref()), ("https://h:8443/p", Some("http://p:3128")));
+    assert_eq!((server.ca_file.as_deref(), server.small_blob_bytes), (Some(Path::new("/ca.pem")), 1000));
+    assert_eq!(server.imports.to_string(), "/third-party");
+    let shown = config.show();
+    for line in
+        ["url = \"https://h:8443/p\"  # /etc/scorpio/scorpio.toml:5", "imports = \"/third-party\"  # default"]
+    {
+        assert!(shown.lines().any(|shown| shown == line), "{line}\n--\n{shown}");
+    }
+    assert!(!shown.contains("read_as"), "{shown}");
+    // Without systemd the credential has a name and is nowhere.
+    let config = load(&shown, &[]).unwrap();
+    let OriginKind::Mega(server) = &config.origins[&"mega".parse().unwrap()].kind else {
+        panic!("{config:?}")
+    };
+    assert_eq!(server.credential.as_ref().map(|credential| credential.path.clone()), Some(None));
+    assert!(load("[origin.m]\nkind = 'mega'\nurl = 'http://[::1]:8000'\ncredential = 't'", &[]).is_ok());
 }
 
 #[test]

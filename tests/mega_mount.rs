@@ -370,6 +370,24 @@ fn twenty_readers_are_one_fetch_on_both_lowers() {
 }
 
 #[test]
+fn a_file_does_not_wait_for_the_whole_directory_it_is_in() {
+    let world = World::new("shared", "mkdir d; seq 400 | while read n; do echo $n > d/$n; done");
+    let point = world.mount(ALICE, "mega:/", "ws");
+    world.assert_says(&point, "ls d | wc -l", "400\n", "names alone");
+    // All sizes of the directory would take ten seconds, and a wait ends after three.
+    world.ground.server.misbehave(Rule::new(Act::Delay(200)).on(Endpoint::FileBlob));
+    world.assert_says(&point, "cat d/7", "7\n", "the first that is asked for");
+    for name in ["399", "200", "11"] {
+        world.assert_says(
+            &point,
+            &format!("cat d/{name}"),
+            &format!("{name}\n"),
+            "one whose siblings are under way",
+        );
+    }
+}
+
+#[test]
 fn an_absent_blob_is_an_error_of_that_name_alone() {
     let world = World::new("shared", "mkdir d; echo a > d/a; echo z > d/z");
     // A tree may name a blob that the server does not have.

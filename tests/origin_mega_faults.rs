@@ -8,6 +8,7 @@ mod origin_fixture;
 
 use std::{
     fs,
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -322,6 +323,46 @@ async fn a_credential_goes_to_its_server_alone() {
     options.credential = Some(Arc::new(FileCredential::new("mega-token", Some(token.path.clone()))));
     let refused = MegaOrigin::new(name("mega"), options).err();
     assert!(matches!(refused, Some(OpenError::InTheClear { .. })), "{refused:?}");
+}
+
+/// An authority, and a certificate of its for this host: `ca.pem`, `cert.pem`, `key.pem`.
+const CERTIFICATES: &str = r#"
+    new='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+    openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=authority -days 2
+    openssl req $new -keyout key.pem -out request.pem -subj /CN=mega -addext subjectAltName=IP:127.0.0.1
+    openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -out cert.pem -days 2 -copy_extensions copy
+"#;
+
+#[tokio::test]
+async fn a_certificate_is_checked_against_the_configured_authority() {
+    let ground = Ground::new(REPOSITORY);
+    let at = |name: &str| ground.dir.path().join(name);
+    let made =
+        Command::new("sh").args(["-ec", CERTIFICATES]).current_dir(ground.dir.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let server = MegaServer::start_with_tls(&ground.mono, &at("cert.pem"), &at("key.pem"));
+    server.restrict("/", &["good"]);
+    let token = Token::new(&ground, "good");
+    let origin = |ca_file: Option<&str>, host: &str| {
+        ground.origin_with(|options| {
+            options.url = server.url().replace("127.0.0.1", host);
+            options.ca_file = ca_file.map(at);
+            options.credential = Some(Arc::new(FileCredential::new("mega-token", Some(token.path.clone()))));
+        })
+    };
+    assert_eq!(all(&origin(Some("ca.pem"), "127.0.0.1"), &ground).await, [Comes::Right; 3]);
+    let connections = server.connections();
+    assert_eq!(blob(&origin(None, "127.0.0.1"), &ground.want("dir/file")).await, Comes::Unreachable);
+    assert_eq!(
+        blob(&origin(Some("ca.pem"), "localhost"), &ground.want("dir/file")).await,
+        Comes::Unreachable
+    );
+    assert!(server.connections() > connections, "they were tried");
+    assert_eq!(server.seen().len(), 3, "and no request, with its token, was sent");
+    let mut options = MegaOptions::new(&server.url());
+    options.ca_file = Some(at("key.pem"));
+    let refused = MegaOrigin::new(name("mega"), options).err();
+    assert!(matches!(refused, Some(OpenError::Certificates { .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use super::{
     AuthMode, Config, CredentialFile, LowerKind, MegaServer, OriginConfig, OriginKind, Principal, ReadWith,
     slot::{Choose, Slot},
+    value,
 };
 use crate::types::RepoPath;
 
@@ -222,7 +223,7 @@ pub(super) const ORIGIN_KEYS: &[Key<OriginDraft>] = &[
     },
     Key {
         name: "credential",
-        meaning: "`mega`: the credential of the service (`LoadCredential=`) that holds the token it is asked with; without, it is asked with none.",
+        meaning: "`mega`: the credential of the service (`LoadCredential=`) that holds the token it is asked with; none is sent unless set. Wants an https:// URL, or a server on this host.",
         slot: |origin| Slot::Credential(&mut origin.credential),
     },
     Key {
@@ -294,6 +295,14 @@ impl OriginDraft {
                     return Err(("credential", reason.to_owned()));
                 }
                 let missing = || ("url", "is missing; expected the URL of a Mega server".to_owned());
+                let is_private = self
+                    .url
+                    .as_ref()
+                    .is_none_or(|url| url::Url::parse(url).is_ok_and(|url| value::is_private(&url)));
+                if self.credential.is_some() && !is_private {
+                    let reason = "would cross the network in the clear: `url` is not https";
+                    return Err(("credential", reason.to_owned()));
+                }
                 OriginKind::Mega(MegaServer {
                     url: self.url.ok_or_else(missing)?,
                     credential: self.credential.map(|name| around.credential(name)),

@@ -69,6 +69,7 @@ impl fmt::Display for Found {
             None => text.to_owned(),
         };
         match self {
+            Found::Text(text) if has_user(text) => f.write_str("a URL with a user"),
             Found::Text(text) => write!(f, "{:?}", short(text)),
             Found::Whole(number) => write!(f, "{number}"),
             Found::Table => f.write_str("a table"),
@@ -148,6 +149,12 @@ pub(super) fn is_account(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && !text.starts_with(['-', '@']) && text.chars().all(allowed)
 }
 
+/// Whether `text` is a URL in which a password may stand: it is not for messages.
+fn has_user(text: &str) -> bool {
+    url::Url::parse(text)
+        .is_ok_and(|url| url.has_host() && !(url.username().is_empty() && url.password().is_none()))
+}
+
 /// Whether `text` is the URL of a server, with nothing in it that a secret could hide in.
 pub(super) fn is_server(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
@@ -158,6 +165,13 @@ pub(super) fn is_server(text: &str) -> bool {
         && url.query().is_none()
         && url.fragment().is_none()
         && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control())
+}
+
+/// Whether nobody between here and `url` can read what is sent there: it is https, or this host.
+pub fn is_private(url: &url::Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    url.scheme() == "https" || address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 /// Whether `text` can be the name of a credential: what systemd takes, and no way out of its directory.

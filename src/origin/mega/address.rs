@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use reqwest::Url;
+use url::Url;
 
 use super::OpenError;
-use crate::types::{Oid, RepoPath};
+use crate::{
+    config,
+    types::{Oid, RepoPath},
+};
 
 /// Where a server's API is.
 #[derive(Clone, Debug)]
@@ -36,7 +39,7 @@ impl Address {
     /// Checks `url` and makes it the base of all addresses.
     pub(super) fn new(url: &str) -> Result<Address, OpenError> {
         let url = plain_url(url)?;
-        let is_private = url.scheme() == "https" || is_this_host(&url);
+        let is_private = config::is_private(&url);
         Ok(Address { base: url.as_str().trim_end_matches('/').to_owned(), is_private })
     }
 
@@ -50,12 +53,6 @@ impl Address {
         let text = format!("{}/api/v1/{}", self.base, endpoint.relative());
         Url::parse(&text).expect("the base is a URL, and what is appended is plain ASCII")
     }
-}
-
-fn is_this_host(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 /// A URL of a server: http or https, a host, and nothing that a secret could hide in.
@@ -88,6 +85,16 @@ impl Endpoint<'_> {
             Endpoint::DirHash { .. } => "tree/dir-hash",
             Endpoint::CanClone { .. } => "tree/path-can-clone",
             Endpoint::Blob { .. } => "file/blob",
+        }
+    }
+
+    /// The longest answer that is read: a blob lies in memory on its way to the cache, and a million entries of a
+    /// directory come as some 100 MB of text.
+    pub(super) fn most_bytes(&self) -> u64 {
+        match self {
+            Endpoint::Blob { .. } => 1 << 30,
+            Endpoint::Tree { .. } | Endpoint::ContentHash { .. } => 256 << 20,
+            Endpoint::LatestCommit { .. } | Endpoint::DirHash { .. } | Endpoint::CanClone { .. } => 1 << 20,
         }
     }
 

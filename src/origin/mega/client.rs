@@ -22,7 +22,6 @@ pub(super) fn build(options: &MegaOptions) -> Result<Client, OpenError> {
         .user_agent(concat!("scorpio/", env!("CARGO_PKG_VERSION")))
         .tls_backend_preconfigured(tls(options.ca_file.as_deref())?)
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(options.patience)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(options.requests)
         .redirect(redirect::Policy::custom(same_origin))

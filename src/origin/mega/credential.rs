@@ -4,10 +4,11 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::OpenOptions,
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -109,7 +110,9 @@ impl CredentialSource for FileCredential {
             _ => CredentialError::Unreadable { reason: error.to_string() },
         };
         let mut text = Vec::new();
-        let file = File::open(path).map_err(unreadable)?;
+        // A pipe that nobody writes to would hold the thread for ever.
+        let file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
         file.take(SECRET_MAX_BYTES + 1).read_to_end(&mut text).map_err(unreadable)?;
         if text.len() as u64 > SECRET_MAX_BYTES {
             return Err(CredentialError::NoToken { reason: "it is longer than 16 KiB" });
@@ -120,13 +123,13 @@ impl CredentialSource for FileCredential {
 
 /// A credential in use: what was read last, and when the journal was told of trouble.
 pub(super) struct Login {
-    source: std::sync::Arc<dyn CredentialSource>,
+    source: Arc<dyn CredentialSource>,
     known: Mutex<Option<Secret>>,
     told: Mutex<Option<Instant>>,
 }
 
 impl Login {
-    pub(super) fn new(source: std::sync::Arc<dyn CredentialSource>) -> Login {
+    pub(super) fn new(source: Arc<dyn CredentialSource>) -> Login {
         Login { source, known: Mutex::new(None), told: Mutex::new(None) }
     }
 
@@ -177,11 +180,6 @@ impl Login {
             reason,
             "a credential does not open its origin"
         );
-    }
-
-    /// The credential works: the next trouble is news again.
-    pub(super) fn works(&self) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

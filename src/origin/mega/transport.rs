@@ -22,14 +22,14 @@ use super::{
 };
 use crate::{origin::FetchError, telemetry::event, types::OriginName};
 
-/// The longest answer of which all is kept: a blob lies in memory on its way to the cache.
-const BODY_MAX_BYTES: u64 = 1 << 30;
-
 /// Buffer for a body before any of it came: a server may announce what it never sends.
 const BODY_FIRST_BYTES: u64 = 1 << 20;
 
 /// What is left of an unwanted body is read up to this, since a new connection costs more; beyond, the connection goes.
 const DRAIN_MAX_BYTES: u64 = 256 << 10;
+
+/// Credentials tried for one question: the one in use, and the one that has replaced it by now.
+const SECRETS_MAX: usize = 2;
 
 /// How much of an unexpected answer is quoted.
 const QUOTE_MAX_CHARS: usize = 200;
@@ -111,7 +111,8 @@ impl Transport {
         let (started, url) = (Instant::now(), self.address.of(endpoint));
         let mut attempt = 1;
         loop {
-            let answer = self.attempt(endpoint, &url, wanted).await;
+            let left = self.patience.saturating_sub(started.elapsed());
+            let answer = self.attempt_within(left, endpoint, &url, wanted).await;
             let outcome = match &answer {
                 Ok(Answer::Fault) => Outcome::Fault,
                 Ok(_) => Outcome::Answered,
@@ -133,36 +134,48 @@ impl Transport {
         }
     }
 
+    /// One attempt, the wait for its turn included.
+    async fn attempt_within(
+        &self,
+        time: Duration,
+        endpoint: &Endpoint<'_>,
+        url: &Url,
+        wanted: Wanted,
+    ) -> Result<Answer, Trouble> {
+        let late = || FetchError::TimedOut { origin: self.origin.clone(), after: self.patience };
+        let attempt = self.attempt(endpoint, url, wanted);
+        tokio::time::timeout(time, attempt).await.unwrap_or_else(|_| Err(final_(late())))
+    }
+
     /// One attempt; two requests where the credential was renewed meanwhile.
     async fn attempt(&self, endpoint: &Endpoint<'_>, url: &Url, wanted: Wanted) -> Result<Answer, Trouble> {
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let Some(login) = &self.login else {
             let response = self.send(url, None).await?;
-            return match response.status() {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.final_(self.denied(&format!(
-                    "it answers {} and no credential is configured for it",
-                    response.status().as_u16()
-                )))),
-                _ => self.take(endpoint, response, wanted).await,
-            };
+            let status = response.status();
+            if !is_refusal(status) {
+                return self.take(endpoint, response, wanted).await;
+            }
+            let reason = format!("it answers {} and no credential is configured for it", status.as_u16());
+            return Err(final_(self.denied(reason)));
         };
         let mut secret = login.secret().await.map_err(|error| self.no_secret(login, &error.to_string()))?;
+        let mut tried = 1;
         loop {
             let response = self.send(url, Some(&secret)).await?;
             let status = response.status();
-            if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                login.works();
+            if !is_refusal(status) {
                 return self.take(endpoint, response, wanted).await;
             }
             let renewed = login.renewed(&secret).await;
             match renewed.map_err(|error| self.no_secret(login, &error.to_string()))? {
-                Some(other) => secret = other,
-                None => {
-                    return Err(
-                        self.no_secret(login, &format!("the server refuses it ({})", status.as_u16()))
-                    );
+                Some(other) if tried < SECRETS_MAX => secret = other,
+                _ => {
+                    let reason = format!("the server refuses it ({})", status.as_u16());
+                    return Err(self.no_secret(login, &reason));
                 }
             }
+            tried += 1;
         }
     }
 
@@ -183,7 +196,7 @@ impl Transport {
     ) -> Result<Answer, Trouble> {
         let status = response.status();
         match status {
-            StatusCode::OK => self.body(response, wanted).await,
+            StatusCode::OK => self.body(endpoint, response, wanted).await,
             StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => {
                 self.drain(response).await;
                 Ok(if status == StatusCode::NOT_FOUND { Answer::Missing } else { Answer::Fault })
@@ -197,43 +210,50 @@ impl Transport {
                 let error = self.unexpected(endpoint, status, response).await;
                 Err(Trouble { outcome: Outcome::Busy { retry_after }, error })
             }
-            _ => Err(self.final_(self.unexpected(endpoint, status, response).await)),
+            _ => Err(final_(self.unexpected(endpoint, status, response).await)),
         }
     }
 
-    async fn body(&self, mut response: Response, wanted: Wanted) -> Result<Answer, Trouble> {
-        let length = response.content_length();
+    async fn body(
+        &self,
+        endpoint: &Endpoint<'_>,
+        mut response: Response,
+        wanted: Wanted,
+    ) -> Result<Answer, Trouble> {
+        let (length, most) = (response.content_length(), endpoint.most_bytes());
         let keep = match wanted {
-            Wanted::Whole => BODY_MAX_BYTES,
-            Wanted::UpTo(most) => most,
+            Wanted::Whole => most,
+            Wanted::UpTo(keep) => keep,
         };
-        match (length, wanted) {
-            (Some(length), Wanted::UpTo(most)) if length > most => {
+        match length {
+            Some(length) if length > keep && matches!(wanted, Wanted::UpTo(_)) => {
                 self.drain(response).await;
                 return Ok(Answer::Long(length));
             }
-            (Some(length), Wanted::Whole) if length > BODY_MAX_BYTES => return Err(self.too_long()),
+            Some(length) if length > most => return Err(self.too_long(endpoint)),
             // Nothing would tell a whole body from one whose connection was lost.
-            (None, _) if !is_chunked(&response) => {
-                return Err(
-                    self.final_(self.unreachable("it does not say how long its answer is".to_owned()))
-                );
+            None if !is_chunked(&response) => {
+                return Err(final_(self.unreachable("it does not say how long its answer is".to_owned())));
             }
             _ => {}
         }
-        let first = length.unwrap_or(0).min(BODY_FIRST_BYTES);
-        let mut body = BytesMut::with_capacity(usize::try_from(first).unwrap_or(0));
-        let mut seen = 0;
+        let (mut body, mut seen) = (BytesMut::new(), 0);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
+            let left = length.map_or(0, |length| length.saturating_sub(seen));
             seen += chunk.len() as u64;
-            if seen > BODY_MAX_BYTES {
-                return Err(self.too_long());
+            if seen > most {
+                return Err(self.too_long(endpoint));
             }
-            if seen <= keep {
-                body.extend_from_slice(&chunk);
-            } else {
+            if seen > keep {
                 body.clear();
+                continue;
             }
+            if body.len() + chunk.len() > body.capacity() {
+                // A server may announce what it never sends.
+                let more = if body.is_empty() { left.min(BODY_FIRST_BYTES) } else { left };
+                body.reserve(usize::try_from(more).unwrap_or(0).max(chunk.len()));
+            }
+            body.extend_from_slice(&chunk);
         }
         Ok(if seen <= keep { Answer::Found(body.freeze()) } else { Answer::Long(seen) })
     }
@@ -267,28 +287,21 @@ impl Transport {
 
     fn broken(&self, error: reqwest::Error) -> Trouble {
         let error = error.without_url();
-        if error.is_timeout() && !error.is_connect() {
-            let late = FetchError::TimedOut { origin: self.origin.clone(), after: self.patience };
-            return self.final_(late);
-        }
         Trouble { outcome: Outcome::Broken, error: self.unreachable(chain(&error)) }
     }
 
-    fn too_long(&self) -> Trouble {
-        self.final_(self.unreachable(format!("its answer is longer than {BODY_MAX_BYTES} bytes")))
+    fn too_long(&self, endpoint: &Endpoint<'_>) -> Trouble {
+        let (name, most) = (endpoint.name(), endpoint.most_bytes());
+        final_(self.unreachable(format!("{name} answers more than {most} bytes")))
     }
 
     fn no_secret(&self, login: &Login, reason: &str) -> Trouble {
         login.complain(&self.origin, reason);
-        self.final_(self.denied(&format!("credential `{}`: {reason}", login.name())))
+        final_(self.denied(format!("credential `{}`: {reason}", login.name())))
     }
 
-    fn denied(&self, reason: &str) -> FetchError {
-        FetchError::Denied { origin: self.origin.clone(), reason: reason.to_owned() }
-    }
-
-    fn final_(&self, error: FetchError) -> Trouble {
-        Trouble { outcome: Outcome::Final, error }
+    fn denied(&self, reason: String) -> FetchError {
+        FetchError::Denied { origin: self.origin.clone(), reason }
     }
 
     /// Tells the journal when the server goes away and when it is back.
@@ -305,6 +318,15 @@ impl Transport {
             _ => {}
         }
     }
+}
+
+/// A failure that asking again does not mend.
+fn final_(error: FetchError) -> Trouble {
+    Trouble { outcome: Outcome::Final, error }
+}
+
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 fn is_chunked(response: &Response) -> bool {
