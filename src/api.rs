@@ -15,8 +15,8 @@ pub mod views;
 
 pub use errors::{ErrorData, ErrorKind};
 pub use params::{
-    AdoptOrphan, CreateWorkspace, ListWorkspaces, MountWorkspace, Nothing, RemoveWorkspace, UnmountWorkspace,
-    WatchWorkspaces, WorkspaceRef,
+    AdoptOrphan, CreateWorkspace, GiveWorkspace, ListWorkspaces, MountWorkspace, Nothing, RemoveWorkspace,
+    UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
 };
 pub use views::{
     CacheCounters, Counters, Done, Health, OriginCounters, OriginView, OrphanView, SessionCounters,
@@ -37,6 +37,8 @@ pub mod method {
     pub const WORKSPACE_UNMOUNT: &str = "workspace.unmount";
     /// [`super::RemoveWorkspace`] → [`super::Done`]
     pub const WORKSPACE_REMOVE: &str = "workspace.remove";
+    /// [`super::GiveWorkspace`] → [`super::WorkspaceView`]; needs the right to give
+    pub const WORKSPACE_GIVE: &str = "workspace.give";
     /// [`super::WatchWorkspaces`] → subscription of [`super::WorkspaceEvent`]
     pub const WORKSPACE_WATCH: &str = "workspace.watch";
     /// Ends a [`WORKSPACE_WATCH`].

@@ -5,6 +5,7 @@ mod crash;
 mod creation;
 mod disk_full;
 mod endings;
+mod giving;
 mod restart;
 
 use std::{
@@ -20,6 +21,7 @@ use super::{driver::Moment, table::lock, *};
 use crate::{
     dicfuse::Root,
     engine::{LiveMount, MountSpec, Mounted, PointFault, SessionReport, Upper},
+    sys::idmap::Owners,
     types::{Oid, RootId},
 };
 
@@ -33,6 +35,8 @@ struct Kernel {
     epoch: AtomicU64,
     busy: std::sync::Mutex<HashSet<WorkspaceId>>,
     refuse_mounts: AtomicBool,
+    refuse_maps: AtomicBool,
+    shown: std::sync::Mutex<Vec<Owners>>,
     /// Mount points whose mounts never come about.
     stuck: std::sync::Mutex<HashSet<PathBuf>>,
     specs: std::sync::Mutex<Vec<MountSpec>>,
@@ -93,6 +97,19 @@ impl OverlayEngine for Engine {
         }
         mounts.remove(at);
         Ok(())
+    }
+
+    async fn can_show(&self, dir: &Path, owners: &Owners) -> std::io::Result<()> {
+        assert!(dir.is_dir());
+        lock(&self.kernel.shown).push(*owners);
+        if self.kernel.refuse_maps.load(Ordering::SeqCst) {
+            return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(())
+    }
+
+    async fn is_held(&self, upper: &Path) -> std::io::Result<bool> {
+        Ok(lock(&self.kernel.lazily).iter().any(|id| upper.parent().unwrap().ends_with(id.as_str())))
     }
 
     fn survey(&self) -> std::io::Result<Vec<LiveMount>> {

@@ -8,9 +8,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdoptOrphan, Counters, CreateWorkspace, Done, ErrorData, ErrorKind, Health, ListWorkspaces,
-    MountWorkspace, Nothing, OriginView, OrphanView, RemoveWorkspace, UnmountWorkspace, WatchWorkspaces,
-    WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView, method,
+    AdoptOrphan, Counters, CreateWorkspace, Done, ErrorData, ErrorKind, GiveWorkspace, Health,
+    ListWorkspaces, MountWorkspace, Nothing, OriginView, OrphanView, RemoveWorkspace, UnmountWorkspace,
+    WatchWorkspaces, WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView, method,
 };
 
 /// A method of the contract.
@@ -94,6 +94,18 @@ pub const METHODS: &[Method] = &[
             ErrorKind::NoSuchWorkspace,
             ErrorKind::Busy,
             ErrorKind::UnsavedChanges,
+            ErrorKind::WrongState,
+            ErrorKind::Stopping,
+        ],
+    ),
+    method::<GiveWorkspace, WorkspaceView>(
+        method::WORKSPACE_GIVE,
+        "Unmounts a workspace and hands it over to another user; nothing on disk is changed but its record.",
+        &[
+            ErrorKind::NotAuthorised,
+            ErrorKind::NoSuchWorkspace,
+            ErrorKind::NoSuchOrigin,
+            ErrorKind::Busy,
             ErrorKind::WrongState,
             ErrorKind::Stopping,
         ],

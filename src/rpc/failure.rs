@@ -10,6 +10,7 @@ use crate::{
     auth::{Action, Refusal},
     engine::{MountError, PointFault, UnmountError},
     origin::{FetchError, ResolveError},
+    types::OriginName,
 };
 
 /// Why a call has no result.
@@ -31,6 +32,14 @@ pub(crate) enum Failure {
         action: Action,
         /// What it said.
         refusal: Refusal,
+    },
+    /// Who is to get a workspace may not see what it stands on.
+    #[error("user {user} may not mount origin `{origin}`, which the workspace stands on")]
+    NotForRecipient {
+        /// Who.
+        user: String,
+        /// Which one.
+        origin: OriginName,
     },
     /// The caller's paths are not ours.
     #[error(
@@ -101,6 +110,8 @@ impl Failure {
                     }
                 }
             }
+            Failure::NotForRecipient { .. } => Explained::of(ErrorKind::NoSuchOrigin)
+                .hint("add them to the origin's `allow` first, if they may see it"),
             Failure::Elsewhere => Explained::of(ErrorKind::ForeignNamespace)
                 .hint("call from the host itself; mounts made here would not be seen where you are"),
             Failure::CallerEnded => Explained::of(ErrorKind::ForeignNamespace)
@@ -154,6 +165,9 @@ fn of_workspace(error: &WorkspaceError) -> Explained {
         WorkspaceError::WrongState { .. } => Explained::of(ErrorKind::WrongState),
         WorkspaceError::UnsavedChanges(_) => Explained::of(ErrorKind::UnsavedChanges)
             .hint("save them with `scorpioctl export`, or say --discard"),
+        WorkspaceError::Held(_) => Explained::of(ErrorKind::Busy)
+            .hint("end that process: `lsns -t mnt` lists mount namespaces and who made them")
+            .retryable(),
         WorkspaceError::Mount(error) => of_mount(error),
         WorkspaceError::Unmount(error) => of_unmount(error),
         WorkspaceError::Disk { path, .. } => internal().at(path),
@@ -223,7 +237,7 @@ fn about_point(fault: PointFault) -> &'static str {
 fn of_unmount(error: &UnmountError) -> Explained {
     match error {
         UnmountError::Busy { path, .. } => Explained::of(ErrorKind::Busy)
-            .hint("end those processes, or say --lazy: out of sight now, gone when they are")
+            .hint("end those processes; `unmount --lazy` takes it out of sight now, gone when they are")
             .at(path)
             .retryable(),
         UnmountError::Kernel { path, .. } => internal().at(path),

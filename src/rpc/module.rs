@@ -60,6 +60,7 @@ pub(super) fn build(host: Arc<Host>) -> Result<RpcModule<Host>, jsonrpsee::core:
     add(&mut module, method::WORKSPACE_MOUNT, workspaces::mount)?;
     add(&mut module, method::WORKSPACE_UNMOUNT, workspaces::unmount)?;
     add(&mut module, method::WORKSPACE_REMOVE, workspaces::remove)?;
+    add(&mut module, method::WORKSPACE_GIVE, workspaces::give)?;
     add(&mut module, method::ORIGIN_LIST, host::origins)?;
     add(&mut module, method::ORPHAN_LIST, orphans::list)?;
     add(&mut module, method::ORPHAN_ADOPT, orphans::adopt)?;

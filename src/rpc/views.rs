@@ -7,6 +7,7 @@ use crate::{
     api::{OrphanView, SessionCounters, WorkspaceState, WorkspaceView},
     auth::accounts::Accounts,
     engine::SessionReport,
+    sys::idmap::Ids,
 };
 
 /// The last second that RFC 3339 has four digits of a year for: 9999-12-31T23:59:59Z.
@@ -16,12 +17,15 @@ const LAST_SECOND: u64 = 253_402_300_799;
 pub(super) async fn workspace(workspace: Workspace, accounts: &Accounts) -> WorkspaceView {
     let user = accounts.user_name(workspace.owner.uid).await;
     let (state, reason) = state(workspace.state);
+    let stored = Some(workspace.stored).filter(|stored| *stored != Ids::from(&workspace.owner));
     WorkspaceView {
         id: workspace.id.to_string(),
         state,
         reason,
         uid: workspace.owner.uid,
         user,
+        stored_uid: stored.map(|ids| ids.uid),
+        stored_gid: stored.map(|ids| ids.gid),
         origin: workspace.origin.to_string(),
         path: workspace.snapshot.path.to_string(),
         rev: workspace.rev,
