@@ -11,8 +11,10 @@
 //!                                     └──► Removing ──► (nothing)
 //! ```
 //!
+//! Given away, a durable one that is not being mounted becomes another user's, unmounted.
+//!
 //! - [`state`]: the machine, pure
-//! - [`driver`]: carries its moves out; [`life`] is what users ask for, [`expiry`] what happens by itself
+//! - [`driver`]: carries its moves out; [`life`] and [`give`] are what users ask for, [`expiry`] what happens by itself
 //! - [`record`], [`disk`], [`trash`]: what is kept where, and how it goes
 //! - [`recover`]: what a start has to do, pure; [`recovery`] does it, [`stop`] is the other end
 //! - [`orphans`]: uppers without a record; [`saved`]: workspaces as they lie on disk while no daemon runs
@@ -20,11 +22,13 @@
 //!
 //! Killed at any moment, the next start finishes or undoes: a record that says `Creating` was never acknowledged and
 //! goes (unless something was written), one that says `Mounting` or `Mounted` is mounted again, a record in the trash
-//! takes its upper with it. No changes of a durable workspace are ever deleted without the word of a user for it.
+//! takes its upper with it, and whoever a record names is the owner. No changes of a durable workspace are ever deleted
+//! without the word of a user for it.
 
 mod disk;
 mod driver;
 mod expiry;
+mod give;
 mod inner;
 mod life;
 mod options;
@@ -60,7 +64,10 @@ use crate::{
     engine::{Leave, MountError, OverlayEngine, PointIdentity, UnmountError},
     origin::{ResolveError, Snapshot},
     store::{ObjectStore, Pinning},
-    sys::identity::Identity,
+    sys::{
+        identity::Identity,
+        idmap::{Ids, Owners},
+    },
     types::{OriginName, RepoPath, WorkspaceId},
 };
 
@@ -117,6 +124,15 @@ pub struct Options {
     pub mode: Option<u32>,
 }
 
+/// To whom a workspace goes.
+#[derive(Clone, Debug)]
+pub struct Gift {
+    /// The recipient, as the account database has them.
+    pub to: Identity,
+    /// Who gives it, for the journal.
+    pub by: u32,
+}
+
 /// A workspace as others see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workspace {
@@ -124,6 +140,8 @@ pub struct Workspace {
     pub id: WorkspaceId,
     /// Whose it is.
     pub owner: Identity,
+    /// The ids that the owner's files have in the upper.
+    pub stored: Ids,
     /// Where its history lives.
     pub origin: OriginName,
     /// What it stands on.
@@ -148,6 +166,13 @@ pub struct Workspace {
     pub upper: PathBuf,
     /// How far the fetching of all its trees has come, where they can be had for some time only.
     pub pinning: Option<Pinning>,
+}
+
+impl Workspace {
+    /// The ids of its files, on disk and in its mount; `None` where one of them is none that a file can have.
+    pub fn owners(&self) -> Option<Owners> {
+        Owners::new(self.stored, Ids::from(&self.owner)).ok()
+    }
 }
 
 /// A directory among the uppers that no record speaks for, or a record whose upper is gone.
@@ -201,6 +226,11 @@ pub enum WorkspaceError {
     /// It holds changes that nobody said may go.
     #[error("workspace {0} holds changes")]
     UnsavedChanges(WorkspaceId),
+    /// A mount of it lives on where mountinfo does not show it.
+    #[error(
+        "workspace {0} is in use: a process is left in a mount of it that was detached, or keeps a copy of one in a mount namespace of its own"
+    )]
+    Held(WorkspaceId),
     /// The mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -329,6 +359,18 @@ impl Antares {
     ) -> Result<(), WorkspaceError> {
         let inner = Arc::clone(&self.inner);
         self.inner.tasks.run(life::remove(inner, scope.clone(), id.clone(), discard, lazy)).await
+    }
+
+    /// Hands a durable workspace over to another user: unmounted, and theirs from one durable write on. Nothing that was
+    /// written is touched; its ids on disk stay. Refused while a process uses it. Goes on when the future is dropped.
+    pub async fn give(
+        &self,
+        scope: &Scope,
+        id: &WorkspaceId,
+        gift: Gift,
+    ) -> Result<Workspace, WorkspaceError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.run(give::give(inner, scope.clone(), id.clone(), gift)).await
     }
 
     /// One workspace.

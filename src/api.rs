@@ -15,8 +15,8 @@ pub mod views;
 
 pub use errors::{ErrorData, ErrorKind};
 pub use params::{
-    AdoptOrphan, CreateWorkspace, ForgetCredential, ListWorkspaces, MountWorkspace, Nothing, RemoveWorkspace,
-    StoreCredential, UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
+    AdoptOrphan, CreateWorkspace, ForgetCredential, GiveWorkspace, ListWorkspaces, MountWorkspace, Nothing,
+    RemoveWorkspace, StoreCredential, UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
 };
 pub use views::{
     CacheCounters, Counters, Done, ForgottenCredential, Health, OriginCounters, OriginView, OrphanView,
@@ -38,6 +38,8 @@ pub mod method {
     pub const WORKSPACE_UNMOUNT: &str = "workspace.unmount";
     /// [`super::RemoveWorkspace`] → [`super::Done`]
     pub const WORKSPACE_REMOVE: &str = "workspace.remove";
+    /// [`super::GiveWorkspace`] → [`super::WorkspaceView`]; needs the right to give
+    pub const WORKSPACE_GIVE: &str = "workspace.give";
     /// [`super::WatchWorkspaces`] → subscription of [`super::WorkspaceEvent`]
     pub const WORKSPACE_WATCH: &str = "workspace.watch";
     /// Ends a [`WORKSPACE_WATCH`].

@@ -56,6 +56,11 @@ pub enum Action {
     Mount,
     /// See and end the workspaces of others.
     ManageOthers,
+    /// Hand a workspace over to another user.
+    ///
+    /// A right of its own, which owners do not have: what one user wrote becomes another's, counts against their limit,
+    /// and is trusted by tools that judge files by their owner.
+    Give,
 }
 
 impl Action {
@@ -64,6 +69,7 @@ impl Action {
         match self {
             Action::Mount => "org.scorpio.mount",
             Action::ManageOthers => "org.scorpio.manage-others",
+            Action::Give => "org.scorpio.give",
         }
     }
 }
@@ -89,6 +95,7 @@ fn describe(action: Action) -> &'static str {
     match action {
         Action::Mount => "mount workspaces",
         Action::ManageOthers => "manage the workspaces of others",
+        Action::Give => "give workspaces to other users",
     }
 }
 

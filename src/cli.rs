@@ -2,7 +2,7 @@
 //!
 //! - what a verb is made of: `spec` (`ORIGIN:PATH@REV`), `place` (directories), `daemon` (the socket),
 //!   `screen` and `text` (what people see), `failure` and `exit` (what they see when it fails)
-//! - the verbs: `mount`, `list`, `info`, `unmount`, `remove`, `watch`, `origins`, `login`, `orphans`, `export`,
+//! - the verbs: `mount`, `list`, `info`, `unmount`, `remove`, `give`, `watch`, `origins`, `login`, `orphans`, `export`,
 //!   `stats`, `health`, `whoami`, `logs`, `doctor`, `completions`, `man`
 
 mod completions;
@@ -11,6 +11,7 @@ mod doctor;
 pub mod exit;
 mod export;
 pub mod failure;
+mod give;
 mod health;
 mod info;
 mod list;
@@ -103,6 +104,7 @@ enum Verb {
     #[command(visible_alias = "umount")]
     Unmount(unmount::Unmount),
     Remove(remove::Remove),
+    Give(give::Give),
     Watch(watch::Watch),
     /// List the origins that you may mount
     #[command(after_help = "Examples:\n  scorpioctl origins")]
@@ -176,6 +178,7 @@ impl Verb {
             Verb::Info(info) => info.run(session).await,
             Verb::Unmount(unmount) => unmount.run(session).await,
             Verb::Remove(remove) => remove.run(session).await,
+            Verb::Give(give) => give.run(session).await,
             Verb::Watch(watch) => watch.run(session).await,
             Verb::Origins => origins::run(session).await,
             Verb::Login(login) => login.run(session).await,

@@ -156,6 +156,8 @@ pub struct AuthConfig {
     pub mount: Vec<Principal>,
     /// Static policy: who may manage the workspaces of others. `[]`; root always may.
     pub manage_others: Vec<Principal>,
+    /// Static policy: who may give workspaces to other users. `[]`; root always may.
+    pub give: Vec<Principal>,
 }
 
 /// A user, a group, or everybody, as written in a list.

@@ -11,14 +11,17 @@ pub mod kernel;
 pub mod rfuse3;
 pub mod serve;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
 use crate::{
     dicfuse::Root,
     fusedev::SessionStats,
-    sys::identity::Identity,
+    sys::{
+        identity::Identity,
+        idmap::{Ids, Owners},
+    },
     types::{RootId, WorkspaceId},
 };
 
@@ -31,6 +34,8 @@ pub struct MountSpec {
     pub root: Root,
     /// The user it belongs to; the mount point is opened with these rights.
     pub owner: Identity,
+    /// The ids that the owner's files have in the upper.
+    pub stored: Ids,
     /// Where it goes.
     pub point: MountPoint,
     /// What is written goes here.
@@ -233,6 +238,13 @@ pub trait OverlayEngine: Send + Sync + 'static {
     /// Ends a mount; with `lazy`, out of the name space at once and for good when the last user is gone. A mount that
     /// is not there (any more) is `Ok`.
     async fn unmount(&self, workspace: &WorkspaceId, mount_id: u64, lazy: bool) -> Result<(), UnmountError>;
+
+    /// Tries whether what lies in `dir` could be shown with these owners: not every file system can be mapped.
+    async fn can_show(&self, dir: &Path, owners: &Owners) -> std::io::Result<()>;
+
+    /// Whether an overlay that may be visible nowhere still stands on `upper`: one that was unmounted lazily and has users,
+    /// or was copied into another mount namespace. What it writes lands in the upper.
+    async fn is_held(&self, upper: &Path) -> std::io::Result<bool>;
 
     /// All mounts of this engine's workspaces, also those made by an earlier process with the same runtime directory; from
     /// mountinfo alone. Mounts of other engines on the host are not among them.

@@ -1,6 +1,7 @@
 //! Safe wrappers on Linux. Mechanism only: nothing here knows what a workspace is.
 //!
 //! - [`identity`]: a user's ids, and acting as that user
+//! - [`idmap`]: ids that are stored and ids that are seen; pure
 //! - [`mount`]: the new mount API
 //! - [`mountinfo`]: what is mounted; parsing apart from reading
 //! - [`userns`]: a table of ids for an idmapped mount
@@ -16,6 +17,7 @@ pub mod durable;
 pub mod fdstore;
 pub mod heap;
 pub mod identity;
+pub mod idmap;
 pub mod mount;
 pub mod mountinfo;
 pub mod peer;

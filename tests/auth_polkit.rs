@@ -28,6 +28,9 @@ const ACTIONS: &str = r#"<?xml version="1.0"?>
 <defaults><allow_any>yes</allow_any><allow_inactive>yes</allow_inactive><allow_active>yes</allow_active></defaults></action>
 <action id="org.scorpio.manage-others"><description>d</description><message>m</message>
 <defaults><allow_any>auth_admin</allow_any><allow_inactive>no</allow_inactive><allow_active>no</allow_active></defaults>
+</action>
+<action id="org.scorpio.give"><description>d</description><message>m</message>
+<defaults><allow_any>auth_admin</allow_any><allow_inactive>no</allow_inactive><allow_active>no</allow_active></defaults>
 </action></policyconfig>"#;
 
 /// A process that is killed when the test is over.

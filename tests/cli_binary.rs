@@ -9,12 +9,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "mount",
     "list",
     "info",
     "unmount",
     "remove",
+    "give",
     "watch",
     "origins",
     "orphans",

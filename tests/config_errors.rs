@@ -38,7 +38,10 @@ fn each_bad_file_gets_one_sentence_with_line_key_and_what_would_be_right() {
             "x = 1",
             ":1: x: is no known section; there are [daemon], [cache], [fetch], [engine], [limits], [auth], [origin.NAME]",
         ),
-        ("[auth]\nallow = []", ":2: auth.allow: is no known key; [auth] has mode, mount, manage_others"),
+        (
+            "[auth]\nallow = []",
+            ":2: auth.allow: is no known key; [auth] has mode, mount, manage_others, give",
+        ),
         (
             "[origin.linux]\nhost = 'x'",
             ":2: origin.linux.host: is no known key; an origin has kind, path, read_as, url, credential, ca_file, proxy, imports, allow",

@@ -15,6 +15,7 @@ use harness::{
     workspace,
 };
 use scorpio::{
+    antares::Workspace,
     api::{WatchWorkspaces, WorkspaceEvent, document, method},
     client::{Client, ClientError, ExportFormat},
     rpc::RpcLimits,
@@ -57,6 +58,12 @@ async fn every_method_answers_those_who_may_and_refuses_the_others() {
         (method::WORKSPACE_UNMOUNT, json!({"id": ID}), [0, 1006, 0, 0]),
         (method::WORKSPACE_UNMOUNT, json!({"id": ID, "force": true}), [-32602; 4]),
         (method::WORKSPACE_REMOVE, json!({"id": ID}), [1010, 1006, 1010, 1010]),
+        // Alice may give what is hers.
+        (method::WORKSPACE_GIVE, json!({"id": ID, "user": "daemon"}), [0, 1007, 1007, 0]),
+        (method::WORKSPACE_GIVE, json!({"id": NO_ID, "user": "daemon"}), [1006, 1007, 1007, 1006]),
+        (method::WORKSPACE_GIVE, json!({"id": ID, "user": "no-such-user"}), [1001, 1007, 1007, 1001]),
+        (method::WORKSPACE_GIVE, json!({"id": ID, "user": "a\nb"}), [1001; 4]),
+        (method::WORKSPACE_GIVE, json!({"id": ID, "uid": 1}), [-32602; 4]),
         (method::ORIGIN_LIST, json!({}), [0; 4]),
         (method::ORPHAN_LIST, json!({}), [1007, 1007, 0, 0]),
         (method::ORPHAN_ADOPT, adopt, [1007, 1007, 0, 0]),
@@ -400,6 +407,44 @@ async fn a_watcher_is_told_what_there_is_what_changes_and_the_end() {
     assert_eq!(missing.kind(), Some(scorpio::api::ErrorKind::NoSuchWorkspace), "{missing:?}");
     server.stop().await;
     assert_eq!(next(&mut all).await, "end: stopping");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_a_workspace_away_sees_it_go_and_its_stored_ids_are_told() {
+    let server = Server::start(quick());
+    server.made.put(workspace(&id(ID), 0));
+    let client = Client::new(&server.socket, PATIENCE);
+    let mut one = client.watch(&watching(Some(ID))).await.unwrap();
+    let mut all = client.watch(&watching(None)).await.unwrap();
+    let given = server.call(0, method::WORKSPACE_GIVE, json!({"id": ID, "user": "daemon"})).await;
+    let view = &given["result"];
+    assert_eq!([&view["uid"], &view["stored_uid"], &view["stored_gid"]], [1, 0, 0], "{given}");
+    for watch in [&mut one, &mut all] {
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            let next = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
+            told.push(describe(&next));
+        }
+        assert_eq!(told, [format!("{ID} Mounted"), format!("{ID} gone")]);
+    }
+    // Where both are the same there is nothing to tell.
+    let own = server.call(0, method::WORKSPACE_GET, json!({"id": ID})).await;
+    assert_eq!(own["result"]["stored_uid"], 0);
+    server.made.put(workspace(&id(NO_ID), ALICE));
+    let plain = server.call(0, method::WORKSPACE_GET, json!({"id": NO_ID})).await;
+    assert!(plain["result"].get("stored_uid").is_none(), "{plain}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_is_not_given_to_those_who_may_not_mount_its_origin() {
+    let server = Server::start(quick());
+    server.made.put(Workspace { origin: "closed".parse().unwrap(), ..workspace(&id(ID), ALICE) });
+    let refused = server.call(0, method::WORKSPACE_GIVE, json!({"id": ID, "user": "daemon"})).await;
+    let error = &refused["error"];
+    assert_eq!(error["code"], 1003);
+    assert_eq!(error["message"], "user daemon may not mount origin `closed`, which the workspace stands on");
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -307,7 +307,8 @@ impl Disk {
         self.upper_dir(id).join(UPPER)
     }
 
-    fn upper_dir(&self, id: &WorkspaceId) -> PathBuf {
+    /// The directory that upper and work directories lie in.
+    pub(super) fn upper_dir(&self, id: &WorkspaceId) -> PathBuf {
         self.uppers.path.join(id.as_str())
     }
 }
@@ -373,7 +374,7 @@ impl Root {
     }
 }
 
-/// The directory `name` as the mount's root shows it: the user's, with the mode that was asked for.
+/// The directory `name` that the mount's root will show: stored as the user's, with the mode that was asked for.
 fn make_owned(dir: &OwnedFd, name: &str, record: &Record) -> io::Result<()> {
     match mkdirat(dir, name, PRIVATE) {
         Ok(()) => {}
@@ -381,7 +382,7 @@ fn make_owned(dir: &OwnedFd, name: &str, record: &Record) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     let made = durable::open_dir_at(dir.as_fd(), name)?;
-    fchown(&made, Some(Uid::from_raw(record.owner.uid)), Some(Gid::from_raw(record.owner.gid)))?;
+    fchown(&made, Some(Uid::from_raw(record.stored.uid)), Some(Gid::from_raw(record.stored.gid)))?;
     fchmod(&made, Mode::from_raw_mode(record.options.mode.unwrap_or(DEFAULT_MODE)))?;
     fsync(&made)?;
     fsync(dir)?;

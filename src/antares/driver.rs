@@ -18,6 +18,7 @@ use super::{
 use crate::{
     dicfuse::Root,
     engine::{MountError, MountPoint, MountSpec, Mounted, PointFault, Upper},
+    sys::identity::Identity,
 };
 
 /// All that is known of a workspace by whoever acts on it.
@@ -32,6 +33,8 @@ pub(super) struct Core {
     pub(super) root: Option<Root>,
     /// Whether the mount point must be the directory that it was.
     pub(super) same_point: bool,
+    /// Whose it is to be, while it is being given away.
+    pub(super) heir: Option<Identity>,
     upper: Option<Upper>,
 }
 
@@ -46,7 +49,7 @@ pub(super) enum Moment {
 
 impl Core {
     pub(super) fn new(record: Record) -> Core {
-        Core { record, stale: false, claimed: false, root: None, same_point: false, upper: None }
+        Core { record, stale: false, claimed: false, root: None, same_point: false, heir: None, upper: None }
     }
 
     /// The phase; `None` before anything is on disk.
@@ -132,6 +135,8 @@ impl Inner {
             Step::Unmount { lazy } => self.unmount_now(core, lazy).await,
             Step::Detach => self.detach_now(core).await,
             Step::Discard => self.discard(entry, core).await,
+            Step::RefuseHeld => self.refuse_held(core).await,
+            Step::HandOver => self.hand_over(entry, core, next.to.as_ref()).await,
         }
     }
 
@@ -162,6 +167,30 @@ impl Inner {
             core.record = before;
             return Err(error);
         }
+        self.announce(entry, core, None);
+        Ok(())
+    }
+
+    /// Writes the record with its new owner; with this one write it is theirs.
+    async fn hand_over(
+        &self,
+        entry: &Entry,
+        core: &mut Core,
+        to: Option<&Phase>,
+    ) -> Result<(), WorkspaceError> {
+        let nobody = || WorkspaceError::Tree("there is nobody to give the workspace to".to_owned());
+        let heir = core.heir.take().ok_or_else(nobody)?;
+        let before = core.record.clone();
+        core.record.owner = heir;
+        core.record.stood = None;
+        if let Some(phase) = to {
+            core.record.phase = phase.clone();
+        }
+        if let Err(error) = self.write(core).await {
+            core.record = before;
+            return Err(error);
+        }
+        entry.belongs_to(core.record.owner.uid);
         self.announce(entry, core, None);
         Ok(())
     }
@@ -206,6 +235,7 @@ impl Inner {
             workspace: core.record.id.clone(),
             root: core.root.clone().ok_or_else(|| missing("root"))?,
             owner: core.record.owner.clone(),
+            stored: core.record.stored,
             point: MountPoint {
                 path: core.record.mount_point.clone(),
                 // In another boot the device may have another number; the inode is compared when the mount stands.
@@ -328,6 +358,7 @@ impl Inner {
         Workspace {
             id: record.id.clone(),
             owner: record.owner.clone(),
+            stored: record.stored,
             origin: record.origin.clone(),
             snapshot: record.snapshot.clone(),
             rev: record.rev.clone(),

@@ -55,7 +55,7 @@ async fn expire(inner: Arc<Inner>, entry: Arc<Entry>) {
     }
     match inner.perform(&entry, core, Input::Expire, &mut inner.patience()).await {
         Ok(()) => tracing::info!(
-            scorpio_workspace = %entry.id, scorpio_uid = entry.uid,
+            scorpio_workspace = %entry.id, scorpio_uid = entry.uid(),
             scorpio_mount = %core.record.mount_point.display(), "its time is over"
         ),
         Err(error) if core.record.phase == Phase::Mounted => {
@@ -95,7 +95,7 @@ async fn notice(inner: &Inner, entry: &Arc<Entry>, mount_id: u64) {
         return;
     }
     tracing::warn!(
-        scorpio_workspace = %entry.id, scorpio_uid = entry.uid,
+        scorpio_workspace = %entry.id, scorpio_uid = entry.uid(),
         scorpio_mount = %core.record.mount_point.display(), mount_id, "its mount was lost: somebody else unmounted it"
     );
     // The record says that it is mounted, which `unmount` is to change.

@@ -116,6 +116,8 @@ impl Inner {
         let (entry, _) = self.table.find(scope, id)?;
         let held = Held::when_free(&entry).await;
         self.refuse_when_stopping()?;
+        // It may have been given away while we waited.
+        let held = held.filter(|held| scope.covers(held.entry.uid()));
         held.ok_or_else(|| WorkspaceError::NoSuchWorkspace(id.clone()))
     }
 

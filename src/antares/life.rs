@@ -16,7 +16,12 @@ use super::{
     table::{Entry, random_id},
     tasks::{self, Driver, Patience},
 };
-use crate::{dicfuse::Root, sys::identity::Identity, telemetry::event, types::WorkspaceId};
+use crate::{
+    dicfuse::Root,
+    sys::{identity::Identity, idmap::Ids},
+    telemetry::event,
+    types::WorkspaceId,
+};
 
 /// Random ids that are tried: with 60 random bits even a second one is never needed.
 const ID_ATTEMPTS: usize = 8;
@@ -110,6 +115,7 @@ async fn found(
     let mtime = i64::try_from(seconds(now)).unwrap_or(i64::MAX);
     let mut record = Record {
         id: entry.id.clone(),
+        stored: Ids::from(&owner),
         owner,
         origin: request.origin,
         snapshot,

@@ -17,7 +17,11 @@ use super::{
     state::Phase,
     table::Entry,
 };
-use crate::{config::Limits, sys::identity::Identity, types::WorkspaceId};
+use crate::{
+    config::Limits,
+    sys::{identity::Identity, idmap::Ids},
+    types::WorkspaceId,
+};
 
 /// Whose place it is while an orphan is being deleted.
 const ROOT: u32 = 0;
@@ -145,6 +149,7 @@ fn new_record(
     let now = UNIX_EPOCH + Duration::from_secs(seconds(SystemTime::now()));
     Record {
         id: id.clone(),
+        stored: Ids::from(&owner),
         owner,
         origin: request.origin,
         snapshot,

@@ -1,9 +1,12 @@
 //! The record of a workspace as bytes: one header line with format name, version, CRC-32 and length, then JSON.
 //!
 //! ```text
-//! scorpio-workspace 1 <crc32 of the body, 8 hex digits> <bytes of the body>\n
+//! scorpio-workspace <version> <crc32 of the body, 8 hex digits> <bytes of the body>\n
 //! { "id": … }\n
 //! ```
+//!
+//! Version 2 has the ids that files are stored with, which version 1 takes to be the owner's. A record is written in the
+//! oldest version that can say it, so that a release before this one goes on with workspaces that were never given away.
 //!
 //! A record is either read as a whole or refused with a reason; one of a newer version is refused, never guessed at.
 //! Does not know where the bytes lie.
@@ -23,12 +26,17 @@ use super::{Options, state::Phase};
 use crate::{
     engine::PointIdentity,
     origin::Snapshot,
-    sys::identity::Identity,
+    sys::{
+        identity::Identity,
+        idmap::{Ids, Owners},
+    },
     types::{OriginName, RepoPath, WorkspaceId},
 };
 
-/// Version that is written, and the newest that is read.
-pub(super) const VERSION: u32 = 1;
+/// The newest version that is written and read.
+pub(super) const VERSION: u32 = 2;
+/// The version without [`Record::stored`], which then is the owner's.
+const WITHOUT_STORED: u32 = 1;
 /// Longest record: paths, labels and the kernel's 65,536 groups at ten digits each fit.
 pub(super) const MAX_BYTES: usize = 1 << 20;
 
@@ -39,6 +47,8 @@ const FORMAT: &str = "scorpio-workspace";
 pub(super) struct Record {
     pub(super) id: WorkspaceId,
     pub(super) owner: Identity,
+    /// The ids that the owner's files have in the upper: those of the first owner, whoever it was given to since.
+    pub(super) stored: Ids,
     pub(super) origin: OriginName,
     pub(super) snapshot: Snapshot,
     pub(super) rev: Option<String>,
@@ -97,9 +107,10 @@ pub(super) enum BadRecord {
 /// The bytes of a record.
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let mut body =
-        serde_json::to_vec_pretty(&V1::from(record)).expect("strings, numbers and lists become JSON");
+        serde_json::to_vec_pretty(&Body::from(record)).expect("strings, numbers and lists become JSON");
     body.push(b'\n');
-    let header = format!("{FORMAT} {VERSION} {:08x} {}\n", crc32fast::hash(&body), body.len());
+    let version = if record.stored == Ids::from(&record.owner) { WITHOUT_STORED } else { VERSION };
+    let header = format!("{FORMAT} {version} {:08x} {}\n", crc32fast::hash(&body), body.len());
     [header.into_bytes(), body].concat()
 }
 
@@ -123,18 +134,24 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, BadRecord> {
     if crc != format!("{:08x}", crc32fast::hash(body)) {
         return Err(BadRecord::Checksum);
     }
-    let v1: V1 = serde_json::from_slice(body).map_err(|error| BadRecord::Content(error.to_string()))?;
-    v1.try_into().map_err(BadRecord::Content)
+    let body: Body = serde_json::from_slice(body).map_err(|error| BadRecord::Content(error.to_string()))?;
+    if body.stored.is_some() != (version != WITHOUT_STORED) {
+        return Err(BadRecord::Content(format!("these are not the members of version {version}")));
+    }
+    body.try_into().map_err(BadRecord::Content)
 }
 
-/// Version 1.
+/// Both versions.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct V1 {
+struct Body {
     id: String,
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
+    /// From version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stored: Option<BodyIds>,
     origin: String,
     commit: String,
     path: Bytes,
@@ -142,8 +159,8 @@ struct V1 {
     rev: Option<String>,
     root_mtime_s: i64,
     mount_point: Bytes,
-    stood: Option<V1Stood>,
-    phase: V1Phase,
+    stood: Option<BodyStood>,
+    phase: BodyPhase,
     reason: Option<String>,
     ephemeral: bool,
     read_only: bool,
@@ -152,27 +169,34 @@ struct V1 {
     mode: Option<u32>,
     created_s: u64,
     expires_s: Option<u64>,
-    works: V1Works,
+    works: BodyWorks,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BodyIds {
+    uid: u32,
+    gid: u32,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct V1Stood {
-    point: Option<V1Point>,
+struct BodyStood {
+    point: Option<BodyPoint>,
     mount_id: u64,
     boot_id: String,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct V1Point {
+struct BodyPoint {
     dev: u64,
     ino: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct V1Works {
+struct BodyWorks {
     next: u32,
     since: u32,
     boot_id: String,
@@ -180,7 +204,7 @@ struct V1Works {
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum V1Phase {
+enum BodyPhase {
     Creating,
     Mounting,
     Mounted,
@@ -223,21 +247,23 @@ impl Bytes {
     }
 }
 
-impl From<&Record> for V1 {
-    fn from(record: &Record) -> V1 {
+impl From<&Record> for Body {
+    fn from(record: &Record) -> Body {
         let (phase, reason) = match &record.phase {
-            Phase::Creating => (V1Phase::Creating, None),
-            Phase::Mounting => (V1Phase::Mounting, None),
-            Phase::Mounted => (V1Phase::Mounted, None),
-            Phase::Unmounted => (V1Phase::Unmounted, None),
-            Phase::Displaced { reason } => (V1Phase::Displaced, Some(reason.clone())),
-            Phase::Failed { reason } => (V1Phase::Failed, Some(reason.clone())),
+            Phase::Creating => (BodyPhase::Creating, None),
+            Phase::Mounting => (BodyPhase::Mounting, None),
+            Phase::Mounted => (BodyPhase::Mounted, None),
+            Phase::Unmounted => (BodyPhase::Unmounted, None),
+            Phase::Displaced { reason } => (BodyPhase::Displaced, Some(reason.clone())),
+            Phase::Failed { reason } => (BodyPhase::Failed, Some(reason.clone())),
         };
-        V1 {
+        Body {
             id: record.id.to_string(),
             uid: record.owner.uid,
             gid: record.owner.gid,
             groups: record.owner.groups.clone(),
+            stored: (record.stored != Ids::from(&record.owner))
+                .then_some(BodyIds { uid: record.stored.uid, gid: record.stored.gid }),
             origin: record.origin.to_string(),
             commit: record.snapshot.commit.to_string(),
             path: Bytes::new(&record.snapshot.path.to_bytes()),
@@ -245,7 +271,7 @@ impl From<&Record> for V1 {
             rev: record.rev.clone(),
             root_mtime_s: record.root_mtime,
             mount_point: Bytes::new(record.mount_point.as_os_str().as_bytes()),
-            stood: record.stood.as_ref().map(V1Stood::from),
+            stood: record.stood.as_ref().map(BodyStood::from),
             phase,
             reason,
             ephemeral: record.options.ephemeral,
@@ -255,7 +281,7 @@ impl From<&Record> for V1 {
             mode: record.options.mode,
             created_s: seconds(record.created),
             expires_s: record.expires.map(seconds),
-            works: V1Works {
+            works: BodyWorks {
                 next: record.works.next,
                 since: record.works.since,
                 boot_id: record.works.boot_id.clone(),
@@ -264,58 +290,62 @@ impl From<&Record> for V1 {
     }
 }
 
-impl TryFrom<V1> for Record {
+impl TryFrom<Body> for Record {
     type Error = String;
 
-    fn try_from(v1: V1) -> Result<Record, String> {
-        let reason = v1.reason.unwrap_or_default();
+    fn try_from(body: Body) -> Result<Record, String> {
+        let reason = body.reason.unwrap_or_default();
+        let owner = Identity { uid: body.uid, gid: body.gid, groups: body.groups };
+        let stored = body.stored.map_or(Ids::from(&owner), |ids| Ids { uid: ids.uid, gid: ids.gid });
+        Owners::new(stored, Ids::from(&owner)).map_err(|error| error.to_string())?;
         Ok(Record {
-            id: parse(&v1.id)?,
-            owner: Identity { uid: v1.uid, gid: v1.gid, groups: v1.groups },
-            origin: parse(&v1.origin)?,
+            id: parse(&body.id)?,
+            owner,
+            stored,
+            origin: parse(&body.origin)?,
             snapshot: Snapshot {
-                commit: parse(&v1.commit)?,
-                path: RepoPath::parse(&v1.path.into_bytes()?).map_err(|error| error.to_string())?,
-                tree: parse(&v1.tree)?,
+                commit: parse(&body.commit)?,
+                path: RepoPath::parse(&body.path.into_bytes()?).map_err(|error| error.to_string())?,
+                tree: parse(&body.tree)?,
             },
-            rev: v1.rev,
-            root_mtime: v1.root_mtime_s,
-            mount_point: OsString::from_vec(v1.mount_point.into_bytes()?).into(),
-            stood: v1.stood.map(Stood::from),
-            phase: match v1.phase {
-                V1Phase::Creating => Phase::Creating,
-                V1Phase::Mounting => Phase::Mounting,
-                V1Phase::Mounted => Phase::Mounted,
-                V1Phase::Unmounted => Phase::Unmounted,
-                V1Phase::Displaced => Phase::Displaced { reason },
-                V1Phase::Failed => Phase::Failed { reason },
+            rev: body.rev,
+            root_mtime: body.root_mtime_s,
+            mount_point: OsString::from_vec(body.mount_point.into_bytes()?).into(),
+            stood: body.stood.map(Stood::from),
+            phase: match body.phase {
+                BodyPhase::Creating => Phase::Creating,
+                BodyPhase::Mounting => Phase::Mounting,
+                BodyPhase::Mounted => Phase::Mounted,
+                BodyPhase::Unmounted => Phase::Unmounted,
+                BodyPhase::Displaced => Phase::Displaced { reason },
+                BodyPhase::Failed => Phase::Failed { reason },
             },
             options: Options {
-                ephemeral: v1.ephemeral,
-                read_only: v1.read_only,
-                labels: v1.labels,
-                ttl: v1.ttl_s.map(Duration::from_secs),
-                mode: v1.mode,
+                ephemeral: body.ephemeral,
+                read_only: body.read_only,
+                labels: body.labels,
+                ttl: body.ttl_s.map(Duration::from_secs),
+                mode: body.mode,
             },
-            created: moment(v1.created_s)?,
-            expires: v1.expires_s.map(moment).transpose()?,
-            works: Works { next: v1.works.next, since: v1.works.since, boot_id: v1.works.boot_id },
+            created: moment(body.created_s)?,
+            expires: body.expires_s.map(moment).transpose()?,
+            works: Works { next: body.works.next, since: body.works.since, boot_id: body.works.boot_id },
         })
     }
 }
 
-impl From<&Stood> for V1Stood {
-    fn from(stood: &Stood) -> V1Stood {
+impl From<&Stood> for BodyStood {
+    fn from(stood: &Stood) -> BodyStood {
         let Stood { point, mount_id, boot_id } = stood;
-        let point = point.map(|point| V1Point { dev: point.dev, ino: point.ino });
-        V1Stood { point, mount_id: *mount_id, boot_id: boot_id.clone() }
+        let point = point.map(|point| BodyPoint { dev: point.dev, ino: point.ino });
+        BodyStood { point, mount_id: *mount_id, boot_id: boot_id.clone() }
     }
 }
 
-impl From<V1Stood> for Stood {
-    fn from(v1: V1Stood) -> Stood {
-        let point = v1.point.map(|point| PointIdentity { dev: point.dev, ino: point.ino });
-        Stood { point, mount_id: v1.mount_id, boot_id: v1.boot_id }
+impl From<BodyStood> for Stood {
+    fn from(body: BodyStood) -> Stood {
+        let point = body.point.map(|point| PointIdentity { dev: point.dev, ino: point.ino });
+        Stood { point, mount_id: body.mount_id, boot_id: body.boot_id }
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     origin::Snapshot,
+    sys::idmap::{Ids, Owners},
     types::{OriginName, WorkspaceId},
 };
 
@@ -16,6 +17,8 @@ use crate::{
 pub struct Saved {
     /// Where what was written lies.
     pub upper: PathBuf,
+    /// The ids of its files on disk and in its mount, where that is known.
+    pub owners: Option<Owners>,
     /// What it stands on, or why nobody can tell.
     pub base: Result<(OriginName, Snapshot), String>,
 }
@@ -26,10 +29,13 @@ pub fn look(state_dir: &Path, upper_root: &Path, id: &WorkspaceId) -> Result<Sav
     if disk.upper(id) == FoundUpper::Missing {
         return Err(WorkspaceError::NoSuchWorkspace(id.clone()));
     }
-    let base = match disk.read(id) {
-        FoundRecord::Good(record) => Ok((record.origin, record.snapshot)),
-        FoundRecord::Missing => Err("it has no record".to_owned()),
-        FoundRecord::Bad(bad) => Err(bad.to_string()),
+    let (owners, base) = match disk.read(id) {
+        FoundRecord::Good(record) => {
+            let owners = Owners::new(record.stored, Ids::from(&record.owner)).ok();
+            (owners, Ok((record.origin, record.snapshot)))
+        }
+        FoundRecord::Missing => (None, Err("it has no record".to_owned())),
+        FoundRecord::Bad(bad) => (None, Err(bad.to_string())),
     };
-    Ok(Saved { upper: disk.upper_path(id), base })
+    Ok(Saved { upper: disk.upper_path(id), owners, base })
 }

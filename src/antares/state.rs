@@ -61,6 +61,8 @@ pub(super) enum Input {
         /// Even if it is in use.
         lazy: bool,
     },
+    /// A user asks to give it away.
+    Give,
     /// Its time is over.
     Expire,
     /// The daemon stops.
@@ -91,6 +93,10 @@ pub(super) enum Step {
     Detach,
     /// Rename everything to trash.
     Discard,
+    /// End with [`super::WorkspaceError::Held`] if a mount of it lives on unseen.
+    RefuseHeld,
+    /// Write the new owner to the record.
+    HandOver,
 }
 
 /// What follows from an input.
@@ -140,8 +146,29 @@ pub(super) fn transition(from: Option<&Phase>, kind: Kind, input: Input) -> Resu
         (Mounted, Input::Stop | Input::Vanished) => go(Unmounted, &[Step::Detach]),
         (_, Input::Expire | Input::Stop | Input::Vanished) => go(from.clone(), &[]),
         (_, Input::Stood | Input::Fell { .. }) => refuse("nothing is being mounted"),
-        (Creating | Mounting, Input::Mount | Input::Unmount { .. }) => refuse("wait until it is mounted"),
+        (Creating | Mounting, Input::Mount | Input::Unmount { .. } | Input::Give) => {
+            refuse("wait until it is mounted")
+        }
+        (_, Input::Give) => give(from, kind),
     }
+}
+
+fn give(from: &Phase, kind: Kind) -> Result<Move, Refusal> {
+    let mut steps = Vec::new();
+    match (from, kind) {
+        (_, Kind { ephemeral: true, .. }) => {
+            return refuse(
+                "it is ephemeral: it cannot be unmounted to be given away without being thrown away",
+            );
+        }
+        (Phase::Mounted, _) => steps.push(Step::Unmount { lazy: false }),
+        _ => {}
+    }
+    if !kind.read_only {
+        steps.push(Step::RefuseHeld);
+    }
+    steps.push(Step::HandOver);
+    go(Phase::Unmounted, &steps)
 }
 
 fn ends_mount(kind: Kind, how: Step) -> Result<Move, Refusal> {
@@ -285,6 +312,16 @@ mod tests {
             (Some(failed()), DURABLE, unmount, Some((Some(Unmounted), vec![Record]))),
             (Some(failed()), DURABLE, remove(false, false), Some((None, vec![RefuseChanges, Discard]))),
             (Some(failed()), DURABLE, Input::Vanished, Some((Some(failed()), vec![]))),
+            (None, DURABLE, Input::Give, None),
+            (Some(Creating), DURABLE, Input::Give, None),
+            (Some(Mounting), DURABLE, Input::Give, None),
+            (Some(Mounted), DURABLE, Input::Give, Some((Some(Unmounted), vec![hard, RefuseHeld, HandOver]))),
+            (Some(Mounted), READ_ONLY, Input::Give, Some((Some(Unmounted), vec![hard, HandOver]))),
+            (Some(Mounted), EPHEMERAL, Input::Give, None),
+            (Some(Unmounted), EPHEMERAL, Input::Give, None),
+            (Some(Unmounted), DURABLE, Input::Give, Some((Some(Unmounted), vec![RefuseHeld, HandOver]))),
+            (Some(displaced()), DURABLE, Input::Give, Some((Some(Unmounted), vec![RefuseHeld, HandOver]))),
+            (Some(failed()), READ_ONLY, Input::Give, Some((Some(Unmounted), vec![HandOver]))),
         ];
         for (from, kind, input, expected) in rows {
             let told = transition(from.as_ref(), kind, input.clone()).ok().map(|next| (next.to, next.steps));
@@ -305,7 +342,7 @@ mod tests {
     #[test]
     fn no_move_discards_changes_of_a_durable_workspace_without_the_word_for_it() {
         let phases = [Phase::Mounted, Phase::Unmounted, displaced(), failed()];
-        let mut inputs = vec![Input::Mount, Input::Expire, Input::Stop, Input::Vanished];
+        let mut inputs = vec![Input::Mount, Input::Expire, Input::Stop, Input::Vanished, Input::Give];
         inputs.extend([false, true].map(|lazy| Input::Unmount { lazy }));
         inputs.extend([false, true].map(|lazy| Input::Remove { discard: false, lazy }));
         for (phase, input) in phases.iter().flat_map(|phase| inputs.iter().map(move |input| (phase, input))) {

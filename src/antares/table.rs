@@ -17,16 +17,39 @@ use crate::{config::Limits, types::WorkspaceId};
 /// One workspace, or the place of one that is being made.
 pub(super) struct Entry {
     pub(super) id: WorkspaceId,
-    pub(super) uid: u32,
+    owner: Mutex<Owner>,
     /// Whoever holds this acts on the workspace; `None` before it exists and when it is gone.
     pub(super) core: Arc<tokio::sync::Mutex<Option<Core>>>,
     view: Mutex<Option<Workspace>>,
     deadline: Mutex<Option<Instant>>,
 }
 
+/// Whose a workspace is, and whose it is about to be: it counts for both.
+#[derive(Clone, Copy)]
+struct Owner {
+    uid: u32,
+    promised: Option<u32>,
+}
+
 impl Entry {
     pub(super) fn new(id: WorkspaceId, uid: u32) -> Entry {
-        Entry { id, uid, core: Arc::default(), view: Mutex::new(None), deadline: Mutex::new(None) }
+        let owner = Mutex::new(Owner { uid, promised: None });
+        Entry { id, owner, core: Arc::default(), view: Mutex::new(None), deadline: Mutex::new(None) }
+    }
+
+    /// Whose it is.
+    pub(super) fn uid(&self) -> u32 {
+        lock(&self.owner).uid
+    }
+
+    /// From now on it is another user's.
+    pub(super) fn belongs_to(&self, uid: u32) {
+        lock(&self.owner).uid = uid;
+    }
+
+    fn counts_for(&self, uid: u32) -> bool {
+        let owner = *lock(&self.owner);
+        owner.uid == uid || owner.promised == Some(uid)
     }
 
     /// What others see; `None` before the workspace is announced.
@@ -45,6 +68,17 @@ impl Entry {
 
     pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
         *lock(&self.deadline) = deadline;
+    }
+}
+
+/// A workspace counts for a user whose it is not yet, until this is dropped.
+pub(super) struct Promise {
+    entry: Arc<Entry>,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        lock(&self.entry.owner).promised = None;
     }
 }
 
@@ -68,13 +102,25 @@ impl Table {
             return Ok(None);
         }
         if let Some(limits) = limits {
-            let own = entries.values().filter(|entry| entry.uid == uid).count();
-            within(format!("user {uid}"), own, limits.workspaces_per_user)?;
+            within_users(&entries, uid, limits)?;
             within("this host".to_owned(), entries.len(), limits.workspaces_per_host)?;
         }
         let entry = Arc::new(Entry::new(id.clone(), uid));
         entries.insert(id, Arc::clone(&entry));
         Ok(Some(entry))
+    }
+
+    /// Counts `entry` for `uid` too, within the limit. Whoever does this holds the entry's core.
+    pub(super) fn promise(
+        &self,
+        entry: &Arc<Entry>,
+        uid: u32,
+        limits: &Limits,
+    ) -> Result<Promise, WorkspaceError> {
+        let entries = lock(&self.entries);
+        within_users(&entries, uid, limits)?;
+        lock(&entry.owner).promised = Some(uid);
+        Ok(Promise { entry: Arc::clone(entry) })
     }
 
     /// Takes up a workspace that was there before, whatever the limits say today.
@@ -97,7 +143,7 @@ impl Table {
         id: &WorkspaceId,
     ) -> Result<(Arc<Entry>, Workspace), WorkspaceError> {
         let entry = lock(&self.entries).get(id).cloned();
-        let found = entry.filter(|entry| scope.covers(entry.uid)).and_then(|entry| {
+        let found = entry.filter(|entry| scope.covers(entry.uid())).and_then(|entry| {
             let view = entry.view()?;
             Some((entry, view))
         });
@@ -111,7 +157,8 @@ impl Table {
 }
 
 impl Scope {
-    fn covers(&self, owner: u32) -> bool {
+    /// Whether workspaces of `owner` are in it.
+    pub(super) fn covers(&self, owner: u32) -> bool {
         match self {
             Scope::User(uid) => *uid == owner,
             Scope::Everybody => true,
@@ -120,7 +167,7 @@ impl Scope {
 
     /// Keeps what is in scope.
     pub(super) fn filter(&self, entries: &[Arc<Entry>]) -> Vec<Workspace> {
-        entries.iter().filter(|entry| self.covers(entry.uid)).filter_map(|entry| entry.view()).collect()
+        entries.iter().filter(|entry| self.covers(entry.uid())).filter_map(|entry| entry.view()).collect()
     }
 }
 
@@ -130,6 +177,15 @@ pub(super) fn random_id() -> std::io::Result<WorkspaceId> {
     // So few bytes come all at once.
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(WorkspaceId::from_random(bytes))
+}
+
+fn within_users(
+    entries: &BTreeMap<WorkspaceId, Arc<Entry>>,
+    uid: u32,
+    limits: &Limits,
+) -> Result<(), WorkspaceError> {
+    let own = entries.values().filter(|entry| entry.counts_for(uid)).count();
+    within(format!("user {uid}"), own, limits.workspaces_per_user)
 }
 
 fn within(whose: String, have: usize, limit: usize) -> Result<(), WorkspaceError> {

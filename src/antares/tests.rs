@@ -5,6 +5,7 @@ mod crash;
 mod creation;
 mod disk_full;
 mod endings;
+mod giving;
 mod restart;
 
 use std::{
@@ -21,6 +22,7 @@ use crate::{
     dicfuse::Root,
     engine::{LiveMount, MountSpec, Mounted, PointFault, SessionReport, Upper},
     store::Pin,
+    sys::idmap::Owners,
     types::{Oid, RootId},
 };
 
@@ -34,6 +36,8 @@ struct Kernel {
     epoch: AtomicU64,
     busy: std::sync::Mutex<HashSet<WorkspaceId>>,
     refuse_mounts: AtomicBool,
+    refuse_maps: AtomicBool,
+    shown: std::sync::Mutex<Vec<Owners>>,
     /// Mount points whose mounts never come about.
     stuck: std::sync::Mutex<HashSet<PathBuf>>,
     specs: std::sync::Mutex<Vec<MountSpec>>,
@@ -94,6 +98,19 @@ impl OverlayEngine for Engine {
         }
         mounts.remove(at);
         Ok(())
+    }
+
+    async fn can_show(&self, dir: &Path, owners: &Owners) -> std::io::Result<()> {
+        assert!(dir.is_dir());
+        lock(&self.kernel.shown).push(*owners);
+        if self.kernel.refuse_maps.load(Ordering::SeqCst) {
+            return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(())
+    }
+
+    async fn is_held(&self, upper: &Path) -> std::io::Result<bool> {
+        Ok(lock(&self.kernel.lazily).iter().any(|id| upper.parent().unwrap().ends_with(id.as_str())))
     }
 
     fn survey(&self) -> std::io::Result<Vec<LiveMount>> {

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AdoptOrphan, Counters, CreateWorkspace, Done, ErrorData, ErrorKind, ForgetCredential,
-    ForgottenCredential, Health, ListWorkspaces, MountWorkspace, Nothing, OriginView, OrphanView,
-    RemoveWorkspace, StoreCredential, StoredCredential, UnmountWorkspace, WatchWorkspaces, WhoAmI,
-    WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView, method,
+    ForgottenCredential, GiveWorkspace, Health, ListWorkspaces, MountWorkspace, Nothing, OriginView,
+    OrphanView, RemoveWorkspace, StoreCredential, StoredCredential, UnmountWorkspace, WatchWorkspaces,
+    WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView, method,
 };
 
 /// A method of the contract.
@@ -97,6 +97,18 @@ pub const METHODS: &[Method] = &[
             ErrorKind::NoSuchWorkspace,
             ErrorKind::Busy,
             ErrorKind::UnsavedChanges,
+            ErrorKind::WrongState,
+            ErrorKind::Stopping,
+        ],
+    ),
+    method::<GiveWorkspace, WorkspaceView>(
+        method::WORKSPACE_GIVE,
+        "Unmounts a workspace and hands it over to another user; nothing on disk is changed but its record.",
+        &[
+            ErrorKind::NotAuthorised,
+            ErrorKind::NoSuchWorkspace,
+            ErrorKind::NoSuchOrigin,
+            ErrorKind::Busy,
             ErrorKind::WrongState,
             ErrorKind::Stopping,
         ],

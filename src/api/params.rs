@@ -103,6 +103,16 @@ pub struct RemoveWorkspace {
     pub lazy: bool,
 }
 
+/// Hand a workspace over to another user.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GiveWorkspace {
+    /// Its id.
+    pub id: String,
+    /// Who gets it: the name of an account of this host, or its uid as text.
+    pub user: String,
+}
+
 /// What to watch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -54,6 +54,12 @@ pub struct WorkspaceView {
     /// Its owner's name, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Uid that the owner's files have on disk, where ids on disk are others than those in the mount: it was given away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_uid: Option<u32>,
+    /// Gid that they have on disk, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_gid: Option<u32>,
     /// Name of its origin.
     pub origin: String,
     /// Directory in the origin.
@@ -275,4 +281,7 @@ pub struct WhoAmI {
     pub may_mount: bool,
     /// May manage those of others.
     pub may_manage_others: bool,
+    /// May give workspaces to others.
+    #[serde(default)]
+    pub may_give: bool,
 }

@@ -100,6 +100,20 @@ impl Accounts {
         self.on_thread(move || account_identity(uid)).await
     }
 
+    /// The ids that the account named or numbered `user` would have after a login; `None` when there is no such account.
+    /// Text made of digits is a number.
+    pub async fn account(&self, user: &str) -> Result<Option<Identity>, LookupError> {
+        let user = user.to_owned();
+        self.on_thread(move || {
+            if principals::is_id(&user) {
+                return user.parse().map_or(Ok(None), account_identity);
+            }
+            let found = User::from_name(&user)?;
+            found.map_or(Ok(None), |found| account_identity(found.uid.as_raw()))
+        })
+        .await
+    }
+
     async fn learn(
         &self,
         question: Question,
@@ -199,6 +213,18 @@ mod tests {
         assert_eq!(accounts.user_name(3_999_999_999).await, None);
         assert_eq!(accounts.identity(3_999_999_999).await, Ok(None));
         assert_eq!(accounts.identity(0).await.unwrap().unwrap().gid, 0);
+        for (user, known) in [
+            ("root", true),
+            ("0", true),
+            ("no-such-user", false),
+            ("3999999999", false),
+            ("99999999999", false),
+            ("", false),
+            ("ro\0ot", false),
+        ] {
+            let account = accounts.account(user).await.unwrap();
+            assert_eq!(account.map(|identity| identity.uid), known.then_some(0), "{user:?}");
+        }
         let nobody = Identity { uid: 61_001, gid: 61_001, groups: vec![0] };
         assert!(accounts.admit(&[Principal::Group("root".to_owned())], &nobody).await);
         assert!(!accounts.admit(&[Principal::User("root".to_owned())], &nobody).await);

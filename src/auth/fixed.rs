@@ -9,13 +9,15 @@ use crate::config::{AuthConfig, Principal};
 pub struct Fixed {
     mount: Vec<Principal>,
     manage_others: Vec<Principal>,
+    give: Vec<Principal>,
     accounts: Accounts,
 }
 
 impl Fixed {
     /// The lists of `config`, their names looked up in `accounts`.
     pub fn new(config: &AuthConfig, accounts: Accounts) -> Fixed {
-        Fixed { mount: config.mount.clone(), manage_others: config.manage_others.clone(), accounts }
+        let (mount, manage_others) = (config.mount.clone(), config.manage_others.clone());
+        Fixed { mount, manage_others, give: config.give.clone(), accounts }
     }
 }
 
@@ -26,6 +28,7 @@ impl Authorizer for Fixed {
         let list = match action {
             Action::Mount => &self.mount,
             Action::ManageOthers => &self.manage_others,
+            Action::Give => &self.give,
         };
         if identity.is_root() || self.accounts.admit(list, identity).await {
             return Ok(());
@@ -52,19 +55,21 @@ mod tests {
             mode: AuthMode::Static,
             mount: vec![Principal::Group("500".to_owned())],
             manage_others: vec![Principal::User("7".to_owned())],
+            give: vec![Principal::User("9".to_owned())],
         };
         let fixed = Fixed::new(&config, Accounts::default());
         let denied = |action| Err(Refusal::Denied { action });
-        for (uid, groups, mount, manage) in [
-            (0, vec![], Ok(()), Ok(())),
-            (7, vec![], denied(Action::Mount), Ok(())),
-            (8, vec![500], Ok(()), denied(Action::ManageOthers)),
-            (9, vec![], denied(Action::Mount), denied(Action::ManageOthers)),
+        for (uid, groups, mount, manage, give) in [
+            (0, vec![], Ok(()), Ok(()), Ok(())),
+            (7, vec![], denied(Action::Mount), Ok(()), denied(Action::Give)),
+            (8, vec![500], Ok(()), denied(Action::ManageOthers), denied(Action::Give)),
+            (9, vec![], denied(Action::Mount), denied(Action::ManageOthers), Ok(())),
         ] {
             let caller =
                 Caller::new(Peer { identity: Identity { uid, gid: 100, groups }, pid: 1, pidfd: None });
             assert_eq!(fixed.authorize(&caller, Action::Mount).await, mount, "{uid}");
             assert_eq!(fixed.authorize(&caller, Action::ManageOthers).await, manage, "{uid}");
+            assert_eq!(fixed.authorize(&caller, Action::Give).await, give, "{uid}");
         }
     }
 }

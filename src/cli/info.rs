@@ -48,6 +48,7 @@ fn text(workspace: &WorkspaceView) -> String {
         ("Kind", kind(workspace)),
         ("Created", workspace.created.clone()),
     ];
+    pairs.extend(stored(workspace).map(|stored| ("Stored as", stored)));
     pairs.extend(workspace.expires.clone().map(|expires| ("Expires", expires)));
     pairs.extend(pinned(workspace).map(|pinned| ("Pinned", pinned)));
     if !labels.is_empty() {
@@ -66,6 +67,12 @@ fn pinned(workspace: &WorkspaceView) -> Option<String> {
                 .into()
         }
     })
+}
+
+/// The ids on disk, where they are not the owner's.
+fn stored(workspace: &WorkspaceView) -> Option<String> {
+    let (uid, gid) = workspace.stored_uid.zip(workspace.stored_gid)?;
+    Some(format!("uid {uid}, gid {gid} (it was given)"))
 }
 
 fn kind(workspace: &WorkspaceView) -> String {
@@ -115,5 +122,16 @@ mod tests {
              Expires:     2026-01-09T03:04:05Z\n\
              Labels:      build=1742"
         );
+    }
+
+    #[test]
+    fn ids_on_disk_are_shown_where_they_are_not_the_owners() {
+        let given = WorkspaceView { stored_uid: Some(1000), stored_gid: Some(100), ..workspace() };
+        assert!(
+            text(&given).contains("\nStored as:   uid 1000, gid 100 (it was given)\n"),
+            "{}",
+            text(&given)
+        );
+        assert!(!text(&workspace()).contains("Stored as"));
     }
 }

@@ -78,6 +78,8 @@ pub(crate) mod tests {
             reason: None,
             uid: 1000,
             user: Some("alice".into()),
+            stored_uid: None,
+            stored_gid: None,
             origin: "linux".into(),
             path: "drivers/usb".into(),
             rev: Some("v6.12".into()),

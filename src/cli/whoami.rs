@@ -15,11 +15,12 @@ fn text(who: &WhoAmI) -> String {
     let may = |yes: bool| if yes { "may" } else { "may not" };
     let name = who.user.as_deref().map_or_else(|| "a user without a name".to_owned(), plain);
     format!(
-        "You are {name} (uid {}, gid {}).\nYou {} mount workspaces.\nYou {} manage the workspaces of others.",
+        "You are {name} (uid {}, gid {}).\nYou {} mount workspaces.\nYou {} manage the workspaces of others.\nYou {} give workspaces to others.",
         who.uid,
         who.gid,
         may(who.may_mount),
-        may(who.may_manage_others)
+        may(who.may_manage_others),
+        may(who.may_give)
     )
 }
 
@@ -36,12 +37,14 @@ mod tests {
             user: Some("alice".into()),
             may_mount: true,
             may_manage_others: false,
+            may_give: false,
         };
         assert_eq!(
             text(&alice),
             "You are alice (uid 1000, gid 100).\n\
              You may mount workspaces.\n\
-             You may not manage the workspaces of others."
+             You may not manage the workspaces of others.\n\
+             You may not give workspaces to others."
         );
     }
 }

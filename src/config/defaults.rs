@@ -80,6 +80,7 @@ impl Default for AuthConfig {
             mode: AuthMode::Auto,
             mount: vec![Principal::Group("scorpio".to_owned())],
             manage_others: Vec::new(),
+            give: Vec::new(),
         }
     }
 }

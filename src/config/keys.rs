@@ -197,6 +197,11 @@ pub(super) const KEYS: &[Key<Config>] = &[
         meaning: "Static policy: who may see and end the workspaces of others; root always may.",
         slot: |config| Slot::Principals(&mut config.auth.manage_others),
     },
+    Key {
+        name: "auth.give",
+        meaning: "Static policy: who may give workspaces of their own to other users; root always may.",
+        slot: |config| Slot::Principals(&mut config.auth.give),
+    },
 ];
 
 /// The keys of `[origin.NAME]`.

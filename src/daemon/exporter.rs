@@ -18,6 +18,7 @@ use crate::{
     },
     rpc::{ExportFormat, ExportPart, Exporter},
     store::ObjectStore,
+    sys::idmap::Owners,
     types::{RepoPath, WorkspaceId},
 };
 
@@ -72,7 +73,7 @@ pub fn write(
     format: ExportFormat,
     out: impl Write,
 ) -> Result<Vec<RepoPath>, ExportError> {
-    let upper = open_upper(&workspace.upper)?;
+    let upper = open_upper(&workspace.upper, workspace.owners())?;
     match format {
         ExportFormat::Tar => export::tar(&upper, out),
         ExportFormat::Patch => {
@@ -82,9 +83,14 @@ pub fn write(
     }
 }
 
-/// The upper at `path`, for reading.
-pub fn open_upper(path: &Path) -> Result<UpperDir, ExportError> {
-    UpperDir::open(path).map_err(|source| ExportError::Read { path: RepoPath::root(), source })
+/// The upper at `path`, for reading; with the ids that its owner sees, where they are known.
+pub fn open_upper(path: &Path, owners: Option<Owners>) -> Result<UpperDir, ExportError> {
+    let upper =
+        UpperDir::open(path).map_err(|source| ExportError::Read { path: RepoPath::root(), source })?;
+    Ok(match owners {
+        Some(owners) => upper.shown_to(owners),
+        None => upper,
+    })
 }
 
 /// Says in the log what an export could not hold.

@@ -41,7 +41,7 @@ fn write(config: &Config, args: &ExportArgs, out: impl Write) -> Result<Vec<Repo
     let id: WorkspaceId = part("read the workspace id", args.workspace.parse())?;
     let places = &config.daemon;
     let saved = part("find the workspace", saved::look(&places.state_dir, &places.upper_root, &id))?;
-    let upper = part("open the workspace's upper", exporter::open_upper(&saved.upper))?;
+    let upper = part("open the workspace's upper", exporter::open_upper(&saved.upper, saved.owners))?;
     if args.format == "tar" {
         return part("export the workspace", export::tar(&upper, out));
     }

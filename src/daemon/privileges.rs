@@ -4,7 +4,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 /// The capabilities scorpiod and the short-lived processes it starts work with. overlayfs keeps those of the process that
 /// mounts for the life of the mount: what is missing here is missing in every later copy-up.
-pub const NEEDED: [Capability; 9] = [
+pub const NEEDED: [Capability; 10] = [
     Capability::CAP_SYS_ADMIN,       // mounts, idmapped clones, trusted.* attributes
     Capability::CAP_DAC_READ_SEARCH, // repositories and mount points below private directories
     Capability::CAP_DAC_OVERRIDE,    // copy-up into directories that belong to users
@@ -13,7 +13,8 @@ pub const NEEDED: [Capability; 9] = [
     Capability::CAP_FSETID,          // setgid bits survive a copy-up
     Capability::CAP_SETUID,          // to act as a user in the user's directories
     Capability::CAP_SETGID,
-    Capability::CAP_MKNOD, // whiteouts are character devices
+    Capability::CAP_MKNOD,   // whiteouts are character devices
+    Capability::CAP_SETFCAP, // an upper shown with other ids has the host's user 0 in its table (user_namespaces(7))
 ];
 
 /// Why the capabilities could not be cut.

@@ -66,7 +66,10 @@ use crate::{
     config::LowerKind,
     dicfuse::Dicfuse,
     fusedev::SessionLimits,
-    sys::mountinfo::{self, MountEntry, Whose},
+    sys::{
+        idmap::{Ids, NoId, Owners},
+        mountinfo::{self, MountEntry, Whose},
+    },
     types::{RootId, WorkspaceId},
 };
 
@@ -234,6 +237,23 @@ impl OverlayEngine for KernelEngine {
         })
     }
 
+    async fn can_show(&self, dir: &Path, owners: &Owners) -> io::Result<()> {
+        let verb = Verb::Show { dir: dir.to_owned(), owners: owners.into() };
+        match understand_question(self.inner.launches.run(verb, None, None).await)? {
+            Reply::Done => Ok(()),
+            other => Err(io::Error::other(format!("the mounter answered {other:?}"))),
+        }
+    }
+
+    async fn is_held(&self, upper: &Path) -> io::Result<bool> {
+        let verb = Verb::Held { upper: upper.to_owned(), layers: self.inner.layers.clone() };
+        match understand_question(self.inner.launches.run(verb, None, None).await)? {
+            Reply::Done => Ok(false),
+            Reply::Held => Ok(true),
+            other => Err(io::Error::other(format!("the mounter answered {other:?}"))),
+        }
+    }
+
     fn survey(&self) -> io::Result<Vec<LiveMount>> {
         Ok(self.inner.ledger.survey(&mountinfo::read(Whose::Own)?, &self.inner.layers))
     }
@@ -291,7 +311,10 @@ impl Inner {
         let lower = self.lower_for(spec).await?;
         let noted = self.ledger.begin(&spec.workspace, spec.root.id, &lower.session);
         noted.map_err(|source| kernel_error(&spec.workspace, "noting what it stands on", source))?;
-        let verb = Verb::Mount(Box::new(self.order(spec, &lower)));
+        let order = self
+            .order(spec, &lower)
+            .map_err(|error| kernel_error(&spec.workspace, "reading the owners", io::Error::other(error)))?;
+        let verb = Verb::Mount(Box::new(order));
         let reply = self.launches.run(verb, Some(spec.owner.uid), Some(abandoned)).await;
         let result = understand_mount(reply, spec);
         match &result {
@@ -318,8 +341,9 @@ impl Inner {
         }
     }
 
-    fn order(&self, spec: &MountSpec, lower: &Lower) -> MountOrder {
-        MountOrder {
+    fn order(&self, spec: &MountSpec, lower: &Lower) -> Result<MountOrder, NoId> {
+        Ok(MountOrder {
+            owners: (&Owners::new(spec.stored, Ids::from(&spec.owner))?).into(),
             workspace: spec.workspace.to_string(),
             owner: (&spec.owner).into(),
             point: spec.point.path.clone(),
@@ -331,7 +355,7 @@ impl Inner {
                 Upper::Writable { upper, work, volatile } => UpperOrder::Writable { upper, work, volatile },
                 Upper::ReadOnly { empty } => UpperOrder::ReadOnly { empty },
             },
-        }
+        })
     }
 
     /// Ends whatever an operation left that did not come to its end.
@@ -401,7 +425,7 @@ fn understand_mount(reply: Result<Reply, LaunchError>, spec: &MountSpec) -> Resu
         Ok(Reply::Failed { step, errno, message }) => {
             Err(kernel_error(&spec.workspace, &step, io_error(errno, message)))
         }
-        Ok(other @ (Reply::Done | Reply::Busy { .. })) => {
+        Ok(other @ (Reply::Done | Reply::Held | Reply::Busy { .. })) => {
             let wrong = io::Error::other(format!("it answered {other:?}"));
             Err(kernel_error(&spec.workspace, "asking the mounter", wrong))
         }
@@ -423,12 +447,26 @@ fn understand_unmount(reply: Result<Reply, LaunchError>, path: PathBuf) -> Resul
         Ok(Reply::Failed { errno, message, .. }) => {
             Err(UnmountError::Kernel { path, source: io_error(errno, message) })
         }
-        Ok(other @ (Reply::Mounted { .. } | Reply::Point { .. })) => Err(UnmountError::Kernel {
-            path,
-            source: io::Error::other(format!("the mounter answered {other:?}")),
-        }),
+        Ok(other @ (Reply::Mounted { .. } | Reply::Held | Reply::Point { .. })) => {
+            Err(UnmountError::Kernel {
+                path,
+                source: io::Error::other(format!("the mounter answered {other:?}")),
+            })
+        }
         Err(LaunchError::TimedOut { .. } | LaunchError::Abandoned) => Err(UnmountError::TimedOut { path }),
         Err(error) => Err(UnmountError::Kernel { path, source: io::Error::other(error) }),
+    }
+}
+
+/// The answer to a question, or the step that failed.
+fn understand_question(reply: Result<Reply, LaunchError>) -> io::Result<Reply> {
+    match reply {
+        Ok(Reply::Failed { step, errno, message }) => {
+            let kind = io_error(errno, String::new()).kind();
+            Err(io::Error::new(kind, format!("{step}: {message}")))
+        }
+        Ok(reply) => Ok(reply),
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 

@@ -3,6 +3,10 @@
 //! The upper's owner changes it through the mount while we read it, so every step is relative to a directory
 //! descriptor and follows no symlink. overlayfs marks what it did with `trusted.overlay.*` attributes, which only root can
 //! read or set.
+//!
+//! - [`ids`]: files are stored with the ids of the workspace's first owner and told with those its owner sees
+
+mod ids;
 
 use std::{
     ffi::{CString, OsStr},
@@ -17,7 +21,7 @@ use std::{
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
-use crate::types::FileName;
+use crate::{sys::idmap::Owners, types::FileName};
 
 /// A redirect is a path; the kernel stores no longer one.
 const MAX_ATTRIBUTE: usize = 4096 + 256;
@@ -26,6 +30,7 @@ const MAX_ATTRIBUTE: usize = 4096 + 256;
 #[derive(Debug)]
 pub struct UpperDir {
     fd: OwnedFd,
+    owners: Option<Owners>,
 }
 
 /// One entry of an upper, as overlayfs means it.
@@ -67,10 +72,15 @@ pub enum Redirect {
 }
 
 impl UpperDir {
-    /// Opens the top of an upper.
+    /// Opens the top of an upper, whose files are told with the ids that they are stored with.
     pub fn open(path: &Path) -> io::Result<UpperDir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(UpperDir { fd: fs::open(path, flags, Mode::empty())? })
+        Ok(UpperDir { fd: fs::open(path, flags, Mode::empty())?, owners: None })
+    }
+
+    /// The same, but its files are told with the ids that are seen in the mount.
+    pub fn shown_to(self, owners: Owners) -> UpperDir {
+        UpperDir { owners: Some(owners), ..self }
     }
 
     /// Names in this directory, sorted. Names that git cannot hold do not occur on a Linux file system.
@@ -88,7 +98,7 @@ impl UpperDir {
     /// A directory below this one.
     pub fn open_dir(&self, name: &FileName) -> io::Result<UpperDir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(UpperDir { fd: fs::openat(&self.fd, os(name), flags, Mode::empty())? })
+        Ok(UpperDir { fd: fs::openat(&self.fd, os(name), flags, Mode::empty())?, owners: self.owners })
     }
 
     /// A regular file in this directory, for reading.
@@ -112,7 +122,7 @@ impl UpperDir {
     }
 
     fn classify(&self, name: &FileName) -> io::Result<UpperEntry> {
-        let stat = fs::statat(&self.fd, os(name), AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = self.seen(fs::statat(&self.fd, os(name), AtFlags::SYMLINK_NOFOLLOW)?);
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::CharacterDevice if stat.st_rdev == 0 => UpperEntry::Whiteout,
             FileType::RegularFile => self.classify_file(name, stat)?,
@@ -143,7 +153,7 @@ impl UpperDir {
     /// All extended attributes of the entry `name` (of the directory itself when `None`), sorted by name. Symlinks and
     /// special files have none that matter.
     pub fn attributes(&self, name: Option<&FileName>) -> io::Result<Vec<(CString, Vec<u8>)>> {
-        match name {
+        let stored = match name {
             None => attributes(&self.fd),
             Some(name) => {
                 let stat = fs::statat(&self.fd, os(name), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -153,12 +163,22 @@ impl UpperDir {
                     _ => Ok(Vec::new()),
                 }
             }
-        }
+        };
+        let Some(owners) = &self.owners else { return stored };
+        let seen = |(name, value): (CString, Vec<u8>)| {
+            let value = ids::seen_attribute(name.as_bytes(), value, owners);
+            (name, value)
+        };
+        Ok(stored?.into_iter().map(seen).collect())
     }
 
     /// The directory's own metadata.
     pub fn stat(&self) -> io::Result<Stat> {
-        Ok(fs::fstat(&self.fd)?)
+        Ok(self.seen(fs::fstat(&self.fd)?))
+    }
+
+    fn seen(&self, stat: Stat) -> Stat {
+        self.owners.map_or(stat, |owners| ids::seen(stat, &owners))
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::{
-    antares::{Antares, Create, Event, Orphan, Scope, Workspace, WorkspaceError},
+    antares::{Antares, Create, Event, Gift, Orphan, Scope, Workspace, WorkspaceError},
     auth::vault::{Secret, VaultError},
     cache::CacheStats,
     dicfuse::{Dicfuse, DicfuseStats},
@@ -46,6 +46,8 @@ pub trait Workspaces: Send + Sync + 'static {
         discard: bool,
         lazy: bool,
     ) -> Result<(), WorkspaceError>;
+    /// Hands over to another user.
+    async fn give(&self, scope: &Scope, id: &WorkspaceId, gift: Gift) -> Result<Workspace, WorkspaceError>;
     /// One of them.
     fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError>;
     /// All of them, ordered by id.
@@ -92,6 +94,10 @@ impl Workspaces for Antares {
         lazy: bool,
     ) -> Result<(), WorkspaceError> {
         Antares::remove(self, scope, id, discard, lazy).await
+    }
+
+    async fn give(&self, scope: &Scope, id: &WorkspaceId, gift: Gift) -> Result<Workspace, WorkspaceError> {
+        Antares::give(self, scope, id, gift).await
     }
 
     fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError> {

@@ -33,6 +33,14 @@ pub(crate) enum Failure {
         /// What it said.
         refusal: Refusal,
     },
+    /// Who is to get a workspace may not see what it stands on.
+    #[error("user {user} may not mount origin `{origin}`, which the workspace stands on")]
+    NotForRecipient {
+        /// Who.
+        user: String,
+        /// Which one.
+        origin: OriginName,
+    },
     /// The caller's paths are not ours.
     #[error(
         "the calling process sees another file system than this host's (a container, a mount namespace or a chroot)"
@@ -108,6 +116,8 @@ impl Failure {
                     }
                 }
             }
+            Failure::NotForRecipient { .. } => Explained::of(ErrorKind::NoSuchOrigin)
+                .hint("add them to the origin's `allow` first, if they may see it"),
             Failure::Elsewhere => Explained::of(ErrorKind::ForeignNamespace)
                 .hint("call from the host itself; mounts made here would not be seen where you are"),
             Failure::CallerEnded => Explained::of(ErrorKind::ForeignNamespace)
@@ -164,6 +174,9 @@ fn of_workspace(error: &WorkspaceError) -> Explained {
         WorkspaceError::WrongState { .. } => Explained::of(ErrorKind::WrongState),
         WorkspaceError::UnsavedChanges(_) => Explained::of(ErrorKind::UnsavedChanges)
             .hint("save them with `scorpioctl export`, or say --discard"),
+        WorkspaceError::Held(_) => Explained::of(ErrorKind::Busy)
+            .hint("end that process: `lsns -t mnt` lists mount namespaces and who made them")
+            .retryable(),
         WorkspaceError::Mount(error) => of_mount(error),
         WorkspaceError::Unmount(error) => of_unmount(error),
         WorkspaceError::Disk { path, .. } => internal().at(path),
@@ -236,7 +249,7 @@ fn about_point(fault: PointFault) -> &'static str {
 fn of_unmount(error: &UnmountError) -> Explained {
     match error {
         UnmountError::Busy { path, .. } => Explained::of(ErrorKind::Busy)
-            .hint("end those processes, or say --lazy: out of sight now, gone when they are")
+            .hint("end those processes; `unmount --lazy` takes it out of sight now, gone when they are")
             .at(path)
             .retryable(),
         UnmountError::Kernel { path, .. } => internal().at(path),

@@ -47,6 +47,7 @@ pub(super) async fn who_am_i(host: Arc<Host>, call: Call, _: Nothing) -> Result<
         user: host.services.accounts.user_name(identity.uid).await,
         may_mount: is_allowed(&host, &call, Action::Mount).await?,
         may_manage_others: is_allowed(&host, &call, Action::ManageOthers).await?,
+        may_give: is_allowed(&host, &call, Action::Give).await?,
     })
 }
 

@@ -61,6 +61,7 @@ pub(super) fn build(host: Arc<Host>) -> Result<RpcModule<Host>, jsonrpsee::core:
     add(&mut module, method::WORKSPACE_MOUNT, workspaces::mount)?;
     add(&mut module, method::WORKSPACE_UNMOUNT, workspaces::unmount)?;
     add(&mut module, method::WORKSPACE_REMOVE, workspaces::remove)?;
+    add(&mut module, method::WORKSPACE_GIVE, workspaces::give)?;
     add(&mut module, method::ORIGIN_LIST, host::origins)?;
     add(&mut module, method::CREDENTIAL_STORE, credentials::store)?;
     add(&mut module, method::CREDENTIAL_FORGET, credentials::forget)?;

@@ -12,6 +12,8 @@ use crate::{
 
 /// Longest revision, in bytes: git's own names fit many times over.
 const REV_MAX: usize = 1024;
+/// Longest name of an account, in bytes: LOGIN_NAME_MAX.
+const USER_MAX: usize = 256;
 
 /// The id of a workspace. Text that cannot be one is an unknown workspace of the caller's own making.
 pub(super) fn workspace_id(text: &str) -> Result<WorkspaceId, Failure> {
@@ -44,6 +46,15 @@ pub(super) fn origin(text: &str) -> Result<OriginName, Failure> {
         Ok(_) => Err(bad(&"an origin's name has no `+`")),
         Err(error) => Err(bad(&error)),
     }
+}
+
+/// Who gets something: what can be the name of an account, or its number.
+pub(super) fn user(text: String) -> Result<String, Failure> {
+    if text.is_empty() || text.len() > USER_MAX || text.chars().any(char::is_control) {
+        let refused = format!("`user`: a user has 1 to {USER_MAX} bytes and no control characters");
+        return Err(Failure::BadParameter(refused));
+    }
+    Ok(text)
 }
 
 /// A path that can at all be a mount point; what is there is looked at with the caller's rights, later.
@@ -121,6 +132,16 @@ mod tests {
         assert_eq!(request.options.ttl, Some(Duration::from_secs(60)));
         assert!(request.options.ephemeral && !request.options.read_only);
         assert_eq!(request.options.labels["ci"], "7");
+    }
+
+    #[test]
+    fn a_user_is_a_short_word() {
+        for good in ["alice", "1000", "domain\\alice", &"x".repeat(256)] {
+            assert_eq!(user(good.to_owned()).unwrap(), good);
+        }
+        for bad in ["", "a\nb", "a\0b", &"x".repeat(257)] {
+            assert_eq!(user(bad.to_owned()).unwrap_err().explain().kind, ErrorKind::BadParameter, "{bad:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     auth::accounts::Accounts,
     engine::SessionReport,
     store::Pinned,
+    sys::idmap::Ids,
 };
 
 /// The last second that RFC 3339 has four digits of a year for: 9999-12-31T23:59:59Z.
@@ -17,6 +18,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 pub(super) async fn workspace(workspace: Workspace, accounts: &Accounts) -> WorkspaceView {
     let user = accounts.user_name(workspace.owner.uid).await;
     let (state, reason) = state(workspace.state);
+    let stored = Some(workspace.stored).filter(|stored| *stored != Ids::from(&workspace.owner));
     WorkspaceView {
         id: workspace.id.to_string(),
         state,
@@ -24,6 +26,8 @@ pub(super) async fn workspace(workspace: Workspace, accounts: &Accounts) -> Work
         uid: workspace.owner.uid,
         user,
         origin: workspace.origin.configured().to_string(),
+        stored_uid: stored.map(|ids| ids.uid),
+        stored_gid: stored.map(|ids| ids.gid),
         path: workspace.snapshot.path.to_string(),
         rev: workspace.rev,
         commit: workspace.snapshot.commit.to_string(),

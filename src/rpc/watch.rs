@@ -163,7 +163,8 @@ impl Feed<'_> {
     async fn change(&mut self, event: Event) -> Result<(), Over> {
         match event.workspace {
             Some(workspace) if self.concerns(&workspace) => self.state(workspace).await,
-            None if self.told.contains(&event.id) => self.gone(event.id).await,
+            // Gone, or given to somebody else, which looks the same.
+            _ if self.told.contains(&event.id) => self.gone(event.id).await,
             _ => Ok(()),
         }
     }

@@ -8,10 +8,10 @@ use super::{
     requests, views,
 };
 use crate::{
-    antares::{Scope, Workspace, WorkspaceError},
+    antares::{Gift, Scope, Workspace, WorkspaceError},
     api::{
-        CreateWorkspace, Done, ListWorkspaces, MountWorkspace, RemoveWorkspace, UnmountWorkspace,
-        WorkspacePage, WorkspaceRef, WorkspaceView,
+        CreateWorkspace, Done, GiveWorkspace, ListWorkspaces, MountWorkspace, RemoveWorkspace,
+        UnmountWorkspace, WorkspacePage, WorkspaceRef, WorkspaceView,
     },
     auth::Action,
     sys::identity::Identity,
@@ -170,6 +170,29 @@ pub(super) async fn remove(host: Arc<Host>, call: Call, params: RemoveWorkspace)
     let work = async move { workspaces.remove(&scope, &id, params.discard, params.lazy).await };
     host.finish(&call, work).await?;
     Ok(Done {})
+}
+
+pub(super) async fn give(
+    host: Arc<Host>,
+    call: Call,
+    params: GiveWorkspace,
+) -> Result<WorkspaceView, Failure> {
+    let id = requests::workspace_id(&params.id)?;
+    let user = requests::user(params.user)?;
+    host.authorize(&call.caller, Action::Give).await?;
+    let scope = host.scope_of(&call.caller, &id).await?;
+    let origin = host.services.workspaces.get(&scope, &id)?.origin;
+    let account = host.services.accounts.account(&user).await;
+    let to = account
+        .map_err(|error| Failure::Internal(error.to_string()))?
+        .ok_or_else(|| Failure::BadParameter(format!("`user`: there is no user {user}")))?;
+    // What the workspace stands on would be open to them by it.
+    if !host.may_mount(&to, &origin).await {
+        return Err(Failure::NotForRecipient { user, origin });
+    }
+    let (workspaces, gift) = (Arc::clone(&host.services.workspaces), Gift { to, by: call.caller.uid() });
+    let given = host.finish(&call, async move { workspaces.give(&scope, &id, gift).await }).await?;
+    Ok(show(&host, given).await)
 }
 
 async fn show(host: &Host, workspace: Workspace) -> WorkspaceView {

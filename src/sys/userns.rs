@@ -7,15 +7,29 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
+use super::idmap::Owners;
+
 /// A user namespace in which user and group 0 stand for `uid` and `gid`, and nobody else exists.
+///
+/// See [`showing`] for what a caller has to mind.
+pub fn mapping_root_to(uid: u32, gid: u32) -> io::Result<OwnedFd> {
+    with_tables(&format!("0 {uid} 1"), &format!("0 {gid} 1"))
+}
+
+/// A user namespace in which stored ids stand for those they are seen as. It has the host's user 0 in it, which takes
+/// CAP_SETFCAP.
 ///
 /// Made by plain `clone`, not `clone3`, whose flags system call filters cannot see and therefore refuse. Must be called
 /// before this process acts as another user: that makes it undumpable, and then the child's namespace cannot be opened
 /// without CAP_SYS_PTRACE.
-pub fn mapping_root_to(uid: u32, gid: u32) -> io::Result<OwnedFd> {
+pub fn showing(owners: &Owners) -> io::Result<OwnedFd> {
+    with_tables(&owners.uid_map(), &owners.gid_map())
+}
+
+fn with_tables(users: &str, groups: &str) -> io::Result<OwnedFd> {
     let child = Child::start()?;
-    child.write("uid_map", uid)?;
-    child.write("gid_map", gid)?;
+    child.write("uid_map", users)?;
+    child.write("gid_map", groups)?;
     Ok(File::open(format!("/proc/{}/ns/user", child.pid))?.into())
 }
 
@@ -51,9 +65,10 @@ impl Child {
         Ok(Child { pid, leash: Some(leash) })
     }
 
-    fn write(&self, table: &str, id: u32) -> io::Result<()> {
+    /// The kernel takes a table whole, in one write.
+    fn write(&self, table: &str, lines: &str) -> io::Result<()> {
         let mut file = File::options().write(true).open(format!("/proc/{}/{table}", self.pid))?;
-        file.write_all(format!("0 {id} 1").as_bytes())
+        file.write_all(lines.as_bytes())
     }
 }
 
@@ -89,5 +104,14 @@ mod tests {
         let link = std::fs::read_link(format!("/proc/self/fd/{}", namespace.as_raw_fd())).unwrap();
         assert!(link.to_str().unwrap().starts_with("user:["), "{}", link.display());
         assert_ne!(link, std::fs::read_link("/proc/self/ns/user").unwrap());
+    }
+
+    #[test]
+    fn the_kernel_takes_every_table_of_owners() {
+        use crate::sys::idmap::Ids;
+        let ids = |id| Ids { uid: id, gid: id };
+        for (stored, seen) in [(1000, 2000), (7, 8), (0, 1), (0, u32::MAX - 1), (5, 5), (8, 0)] {
+            showing(&Owners::new(ids(stored), ids(seen)).unwrap()).unwrap();
+        }
     }
 }

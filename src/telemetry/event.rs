@@ -13,6 +13,8 @@ pub const MOUNTED: &str = "65ec52de4b370318000531a1810f90fb";
 pub const UNMOUNTED: &str = "922ddb6c46858897f7af242712eff00f";
 /// A workspace is gone for good.
 pub const REMOVED: &str = "5603cd5dc672fe3a7d768f620e36de29";
+/// A workspace was handed over to another user.
+pub const GIVEN: &str = "fba579d37a2a4c4e8e6773007ef1f7b0";
 /// A workspace came back after a restart, crash or boot.
 pub const RECOVERED: &str = "6e8afa6abfc3c14cd811a12cd6ec1710";
 /// The mount point of a workspace is not the directory it was.
@@ -41,6 +43,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("MOUNTED", MOUNTED),
     ("UNMOUNTED", UNMOUNTED),
     ("REMOVED", REMOVED),
+    ("GIVEN", GIVEN),
     ("RECOVERED", RECOVERED),
     ("DISPLACED", DISPLACED),
     ("MOUNT_FAILED", MOUNT_FAILED),

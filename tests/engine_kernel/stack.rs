@@ -174,6 +174,7 @@ impl Stack {
             workspace: place.id.clone(),
             root: self.root.clone(),
             owner: Identity { uid: place.uid, gid: place.uid, groups: Vec::new() },
+            stored: scorpio::sys::idmap::Ids { uid: place.uid, gid: place.uid },
             point: MountPoint { path: place.point.clone(), expect: None },
             upper: place.writable(),
         }

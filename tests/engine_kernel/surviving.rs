@@ -5,19 +5,22 @@ use std::{fs, os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
 use scorpio::{
     config::LowerKind,
     engine::{MountError, MountSpec, OverlayEngine},
+    sys::idmap::Ids,
 };
 
-use crate::stack::{ALICE, Plan, Stack};
+use crate::stack::{ALICE, BOB, Plan, Stack};
 
 const STEPS: [&str; 6] = ["opened", "cloned", "attached", "created", "detached", "placed"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mounter_killed_at_any_step_leaves_nothing() {
-    for step in STEPS {
+    // Stored as hers, and stored with other ids than hers: that has one more layer.
+    for (step, stored) in STEPS.into_iter().flat_map(|step| [(step, ALICE), (step, BOB)]) {
         let plan = Plan { mounter_args: vec!["--kill-after", step], ..Plan::new(LowerKind::Auto) };
         let stack = Stack::start(plan).await;
         let alice = stack.place(ALICE, "ws");
-        let error = stack.engine.mount(&stack.spec(&alice)).await.unwrap_err();
+        let spec = MountSpec { stored: Ids { uid: stored, gid: stored }, ..stack.spec(&alice) };
+        let error = stack.engine.mount(&spec).await.unwrap_err();
         assert!(matches!(error, MountError::Kernel { .. }), "{step}: {error}");
         assert!(error.to_string().contains("signal: 9"), "{step}: {error}");
         stack.assert_nothing_left();

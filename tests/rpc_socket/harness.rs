@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use scorpio::{
-    antares::{Create, Event, Options, Orphan, Scope, State, Workspace, WorkspaceError},
+    antares::{Create, Event, Gift, Options, Orphan, Scope, State, Workspace, WorkspaceError},
     auth::{accounts::Accounts, fixed::Fixed, vault::Secret},
     cache::CacheStats,
     config::{AuthConfig, AuthMode, OriginConfig, OriginKind, Principal},
@@ -24,7 +24,7 @@ use scorpio::{
         Workspaces,
     },
     store::FetchStats,
-    sys::identity::Identity,
+    sys::{identity::Identity, idmap::Ids},
     types::{Oid, OriginName, RepoPath, WorkspaceId},
 };
 use serde_json::{Value, json};
@@ -75,6 +75,7 @@ pub fn workspace(id: &WorkspaceId, uid: u32) -> Workspace {
     Workspace {
         id: id.clone(),
         owner: Identity { uid, gid: uid, groups: vec![] },
+        stored: Ids { uid, gid: uid },
         origin: "open".parse().unwrap(),
         snapshot: Snapshot { commit: Oid::EMPTY_TREE, path: RepoPath::root(), tree: Oid::EMPTY_TREE },
         rev: None,
@@ -158,6 +159,13 @@ impl Workspaces for Made {
         }
         self.take(id);
         Ok(())
+    }
+
+    async fn give(&self, scope: &Scope, id: &WorkspaceId, gift: Gift) -> Result<Workspace, WorkspaceError> {
+        let found = self.get(scope, id)?;
+        let given = Workspace { owner: gift.to, state: State::Unmounted, ..found };
+        self.put(given.clone());
+        Ok(given)
     }
 
     fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError> {
@@ -276,8 +284,12 @@ impl Server {
         let origin =
             |allow| OriginConfig { allow, kind: OriginKind::Git { path: "/x".into(), read_as: None } };
         let user = |uid: u32| Principal::User(uid.to_string());
-        let auth =
-            AuthConfig { mode: AuthMode::Static, mount: vec![user(ALICE)], manage_others: vec![user(CAROL)] };
+        let auth = AuthConfig {
+            mode: AuthMode::Static,
+            mount: vec![user(ALICE)],
+            manage_others: vec![user(CAROL)],
+            give: vec![user(ALICE)],
+        };
         let accounts = Accounts::default();
         let services = Services {
             credentials: Arc::new(NoVault),

@@ -6,6 +6,7 @@ run_checks() {
     check "polkit lets a member of the group mount, and nobody else" polkit_decides
     check "the journal tells who mounted what, and who was refused" journal_tells
     check "two users see their own workspaces only" two_users
+    check "root gives a workspace of one user to another" give_away
     check "restart and kill -9 under load, $rounds times" restarts_under_load
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
@@ -68,8 +69,8 @@ installs() {
 capabilities_are_cut() {
     local pid
     pid=$(run systemctl show -P MainPID scorpio)
-    # sys_admin dac_read_search dac_override chown fowner fsetid setuid setgid mknod
-    run grep -E 'Cap(Prm|Eff|Bnd):\s00000000082000df$' "/proc/$pid/status" | wc -l | grep -qx 3
+    # sys_admin dac_read_search dac_override chown fowner fsetid setuid setgid mknod setfcap
+    run grep -E 'Cap(Prm|Eff|Bnd):\s00000000882000df$' "/proc/$pid/status" | wc -l | grep -qx 3
     run grep -E 'Cap(Inh|Amb):\s0000000000000000$' "/proc/$pid/status" | wc -l | grep -qx 2
     run grep -qx 'NoNewPrivs:.1' "/proc/$pid/status"
 }
@@ -102,6 +103,27 @@ two_users() {
     local id
     id=$(as bob bash -euc 'scorpioctl --json info ~/w | jq -r .id')
     as alice bash -c "scorpioctl unmount $id; test \$? = 3; scorpioctl info $id; test \$? = 3"
+}
+
+give_away() {
+    local id
+    id=$(as_alice 'mkdir ~/gift && scorpioctl mount project:/ ~/gift
+        cd ~/gift && echo hers >made && chmod 640 made && rm lib/Makefile && mv src moved && echo >>lib/lmdb.h')
+    # Owners may not; polkit wants an administrator.
+    as alice bash -c "scorpioctl give $id bob; test \$? = 4"
+    script "scorpioctl give $id bob"
+    as alice bash -c "scorpioctl info $id; test \$? = 3; ! ls /home/alice/gift/made"
+    as bob bash -euc "mkdir ~/gift; scorpioctl mount --workspace $id ~/gift; cd ~/gift
+        test \"\$(stat -c '%U %G %a' made)\" = 'bob bob 640'; test \"\$(cat made)\" = hers
+        test -z \"\$(find . ! -user bob)\"; test ! -e lib/Makefile; test -f moved/lib.rs
+        echo his >>made; echo >>lib/mdb.c; mkdir new"
+    as alice bash -c '! ls /home/bob/gift'
+    # Quotas go on counting for alice.
+    script "cd /var/lib/scorpio/workspaces/$id/upper && test \"\$(stat -c %U made)\" = alice && test -z \"\$(find . ! -type c ! -user alice)\""
+    script "journalctl -u scorpio SCORPIO_WORKSPACE=$id SCORPIO_UID=1001 FROM_UID=1000 BY_UID=0 -o json --no-pager | jq -e -s 'any(.[]; .MESSAGE | test(\"given\"))'"
+    script "journalctl -u scorpio -x -n 200 --no-pager | grep -q 'Subject: Workspace $id was given to user 1001'"
+    as bob bash -euc "cd /; scorpioctl remove $id --discard --yes; rmdir ~/gift"
+    as_alice 'rmdir ~/gift'
 }
 
 # A build and a database in alice's workspace; what the database acknowledged is written down outside of it.

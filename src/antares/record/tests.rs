@@ -5,6 +5,7 @@ pub(crate) fn sample() -> Record {
     Record {
         id: "abcdefghijkm".parse().unwrap(),
         owner: Identity { uid: 1000, gid: 100, groups: vec![27, 100] },
+        stored: Ids { uid: 1000, gid: 100 },
         origin: "linux".parse().unwrap(),
         snapshot: Snapshot {
             commit: Oid::from_bytes([0x11; 20]),
@@ -82,6 +83,53 @@ fn version_1_is_these_bytes() {
     assert_eq!(decode(expected.as_bytes()).unwrap(), sample());
 }
 
+/// The same workspace, given to somebody else.
+fn given() -> Record {
+    Record { owner: Identity { uid: 2000, gid: 200, groups: vec![200] }, ..sample() }
+}
+
+#[test]
+fn version_2_is_these_bytes() {
+    let expected = BYTES
+        .replace("workspace 1 CRC LEN", "workspace 2 cb93faf6 776")
+        .replace("\"uid\": 1000,\n  \"gid\": 100,", "\"uid\": 2000,\n  \"gid\": 200,")
+        .replace(
+            "    27,\n    100\n  ],\n",
+            "    200\n  ],\n  \"stored\": {\n    \"uid\": 1000,\n    \"gid\": 100\n  },\n",
+        );
+    assert_eq!(String::from_utf8(encode(&given())).unwrap(), expected);
+    assert_eq!(decode(expected.as_bytes()).unwrap(), given());
+}
+
+/// A release before the second version goes on with what was never given away, and so do we with what it wrote.
+#[test]
+fn the_old_form_is_read_and_written_while_it_can_say_it() {
+    assert!(encode(&sample()).starts_with(b"scorpio-workspace 1 "));
+    assert!(encode(&given()).starts_with(b"scorpio-workspace 2 "));
+    let old = BYTES.replace("CRC", "9716f06d").replace("LEN", "733");
+    assert_eq!(decode(old.as_bytes()).unwrap().stored, Ids { uid: 1000, gid: 100 });
+    // Given back, it is in the old form again.
+    let back = Record { owner: sample().owner, ..given() };
+    assert_eq!(String::from_utf8(encode(&back)).unwrap(), old);
+}
+
+fn sealed(version: u32, body: &str) -> Vec<u8> {
+    format!("{FORMAT} {version} {:08x} {}\n{body}", crc32fast::hash(body.as_bytes()), body.len()).into_bytes()
+}
+
+#[test]
+fn each_version_has_its_own_members_only() {
+    let body =
+        |record: &Record| String::from_utf8(encode(record)).unwrap().split_once('\n').unwrap().1.to_owned();
+    for (version, record) in [(1, given()), (2, sample())] {
+        let bad = decode(&sealed(version, &body(&record)));
+        let reason = format!("these are not the members of version {version}");
+        assert_eq!(bad, Err(BadRecord::Content(reason)));
+    }
+    let nobody = body(&given()).replace("\"uid\": 2000", "\"uid\": 4294967295");
+    assert!(matches!(decode(&sealed(2, &nobody)), Err(BadRecord::Content(_))));
+}
+
 #[test]
 fn every_phase_and_unusual_paths_come_back() {
     let reason = || "the directory is another one".to_owned();
@@ -110,11 +158,11 @@ fn every_phase_and_unusual_paths_come_back() {
 
 #[test]
 fn a_newer_version_is_refused_and_named() {
-    let newer = String::from_utf8(encode(&sample())).unwrap().replacen(" 1 ", " 2 ", 1);
-    assert_eq!(decode(newer.as_bytes()), Err(BadRecord::Newer(2)));
+    let newer = String::from_utf8(encode(&sample())).unwrap().replacen(" 1 ", " 3 ", 1);
+    assert_eq!(decode(newer.as_bytes()), Err(BadRecord::Newer(3)));
     assert_eq!(
-        BadRecord::Newer(2).to_string(),
-        "its record has version 2, and this release reads versions up to 1"
+        BadRecord::Newer(3).to_string(),
+        "its record has version 3, and this release reads versions up to 2"
     );
 }
 

@@ -168,6 +168,38 @@ fn a_mount_cut_short_is_finished() {
 }
 
 #[test]
+fn a_gift_cut_short_is_the_former_owners_or_the_recipients_and_whole() {
+    use super::giving::{bob, gift};
+    for (host, n) in hosts().flat_map(|host| (0..).map(move |n| (host, n)).take_while(|(_, n)| *n <= 6)) {
+        let host = host();
+        let request = host.request("w");
+        let (made, died) = die_at(
+            &host,
+            n,
+            |antares, owner| with_changes(antares, owner, request),
+            |antares, made| async move {
+                antares.give(&ALL, &made.id, gift(bob())).await.unwrap();
+            },
+        );
+        assert_eq!(died.is_none(), n == 6, "three steps have six moments");
+        let (_runtime, antares) = again(&host);
+        let found = antares.get(&ALL, &made.id).unwrap();
+        if n < 5 {
+            // As if nobody had tried: it was mounted, and is again.
+            assert_eq!((found.owner, found.state), (alice(), State::Mounted), "{died:?}");
+            assert_eq!(host.mounted(), std::slice::from_ref(&made.id), "{died:?}");
+        } else {
+            assert_eq!((found.owner, found.state), (bob(), State::Unmounted), "{died:?}");
+            assert_eq!(antares.list(&Scope::User(ALICE)), [], "{died:?}");
+            assert!(host.mounted().is_empty(), "{died:?}");
+        }
+        assert_eq!(found.stored, made.stored, "{died:?}");
+        assert_eq!(std::fs::read(made.upper.join("precious")).unwrap(), b"every byte", "{died:?}");
+        assert_eq!(antares.orphans().unwrap(), [], "{died:?}");
+    }
+}
+
+#[test]
 fn what_was_written_into_a_creation_nobody_heard_of_is_kept() {
     let host = Host::new();
     let request = host.request("w");

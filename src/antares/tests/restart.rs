@@ -148,7 +148,7 @@ async fn a_damaged_record_makes_an_orphan_and_loses_nothing() {
                 let text = String::from_utf8(std::fs::read(record).unwrap()).unwrap();
                 std::fs::write(record, text.replacen(" 1 ", " 9 ", 1)).unwrap();
             },
-            "its record has version 9, and this release reads versions up to 1",
+            "its record has version 9, and this release reads versions up to 2",
         ),
         ("gone", |record| std::fs::remove_file(record).unwrap(), "it has no record"),
         (

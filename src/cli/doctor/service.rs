@@ -168,6 +168,7 @@ mod tests {
             user: None,
             may_mount,
             may_manage_others: false,
+            may_give: false,
         };
         assert_eq!(rights(&who(true)), Check::ok("rights", "uid 1001 may mount"));
         assert_eq!(rights(&who(false)).outcome, Outcome::Warn);

@@ -3,6 +3,8 @@
 //! - [`protocol`]: what it is asked and answers
 //! - [`point`]: the mount point, opened as the user and checked
 //! - [`overlay`]: layers and overlay, attached nowhere until all is ready
+//! - [`layer`]: a directory attached under a name of its own while the overlay is made
+//! - [`upper`]: what was written, shown with the owner's ids whoever's it was when it was written
 //! - [`unmount`]: ending a mount, or all of what a killed mounter left
 //! - [`holders`]: who keeps a mount busy
 //! - [`hooks`]: being killed at a named step, for tests
@@ -16,10 +18,12 @@
 
 pub(super) mod holders;
 mod hooks;
+mod layer;
 pub(super) mod overlay;
 pub(super) mod point;
 pub(super) mod protocol;
 pub(super) mod unmount;
+pub(super) mod upper;
 
 use std::{
     ffi::OsString,
@@ -74,6 +78,8 @@ fn run(verb: &Verb, hooks: Hooks) -> Reply {
         Verb::Unmount(order) => unmount::unmount(order),
         Verb::Abandon(order) => unmount::abandon(order),
         Verb::Probe { session } => overlay::probe(session),
+        Verb::Show { dir, owners } => upper::can_show(dir, *owners),
+        Verb::Held { upper, layers } => upper::is_held(upper, layers),
     };
     outcome.unwrap_or_else(|failure: Failure| failure.into())
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! fs/<session>        where FUSE sessions are mounted; lowers are cloned from there
-//! layers/<workspace>  where a lower is attached for the moment in which overlayfs asks for it by name
+//! layers/<workspace>  where a lower is attached for the moment in which overlayfs asks for it by name; the upper beside
+//!                     it, as <workspace>-upper, where it is shown with other ids than it is stored with
 //! mounts/<workspace>  what its mount stands on: see `foundations`
 //! ```
 //!

@@ -4,20 +4,18 @@
 //! open and check the point      as the user
 //! clone the lower, map owners   attached nowhere
 //! attach it in layers/<id>      overlayfs takes layers by path on every kernel, by descriptor only on the newest
+//! the same for the upper        in layers/<id>-upper, if it is to be seen with other ids than it is stored with
 //! make the overlay              attached nowhere; keeps private copies of its layers
-//! detach layers/<id>
+//! detach the layers
 //! attach the overlay            at the descriptor of the first step
 //! ```
 //!
-//! Killed anywhere before the last step, it leaves at most `layers/<id>`, which [`super::unmount::abandon`] removes.
+//! Killed anywhere before the last step, it leaves at most the layers, which [`super::unmount::abandon`] removes.
 
 use std::{
     fmt::Write as _,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::DirBuilderExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -25,9 +23,10 @@ use rustix::fs::OFlags;
 
 use super::{
     hooks::{Hooks, Step},
+    layer::{self, Layer},
     point,
     protocol::{Failure, MountOrder, Owner, Reply, UpperOrder},
-    unmount,
+    upper::{self, Directories},
 };
 use crate::{
     engine::{PointFault, kernel::survey},
@@ -40,16 +39,19 @@ use crate::{
 /// Carries out an order to mount.
 pub(super) fn mount(order: &MountOrder, hooks: Hooks) -> Result<Reply, Failure> {
     let map = order.map_owner.then(|| owner_map(&order.owner)).transpose()?;
+    let upper_map = upper::map_of(order.owners)?;
     let point = point::open(&order.point, &order.owner, order.expect)?;
     hooks.reached(Step::Opened);
     let lower = clone_lower(&order.lower, map.as_ref())?;
     hooks.reached(Step::Cloned);
-    let layer = Layer::attach(&order.layers, &order.workspace, &lower)?;
+    let layer = Layer::attach(&order.layers, &layer::of_lower(&order.workspace), &lower)?;
     drop(lower);
+    let directories = Directories::attach(order, upper_map.as_ref())?;
     hooks.reached(Step::Attached);
-    let overlay = make_overlay(order, &layer.path, hooks)?;
+    let overlay = make_overlay(&order.workspace, &layer.path, &directories.upper, hooks)?;
     hooks.reached(Step::Created);
     layer.remove()?;
+    directories.remove()?;
     hooks.reached(Step::Detached);
     let mount_id = mount::mount_id(overlay.as_fd()).map_err(Failure::at("finding the new mount's id"))?;
     mount::attach(overlay.as_fd(), point.fd.as_fd())?;
@@ -78,45 +80,6 @@ fn clone_lower(lower: &Path, map: Option<&OwnedFd>) -> Result<OwnedFd, Failure> 
     Ok(clone)
 }
 
-/// The lower, attached where overlayfs can find it by name. Detached when dropped.
-struct Layer {
-    path: PathBuf,
-    standing: bool,
-}
-
-impl Layer {
-    fn attach(layers: &Path, workspace: &str, lower: &OwnedFd) -> Result<Layer, Failure> {
-        unmount::clear_layer(layers, workspace)?;
-        let path = layers.join(workspace);
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(Failure::at("making a directory for the lower"))?;
-        let layer = Layer { path, standing: true };
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let target = mount::open_beneath_no_links(rustix::fs::CWD, &layer.path, flags)
-            .map_err(Failure::at("opening the directory for the lower"))?;
-        mount::attach(lower.as_fd(), target.as_fd())?;
-        Ok(layer)
-    }
-
-    fn remove(mut self) -> Result<(), Failure> {
-        self.standing = false;
-        mount::unmount(&self.path, mount::Unmount::Lazily)?;
-        std::fs::remove_dir(&self.path).map_err(Failure::at("removing the directory for the lower"))
-    }
-}
-
-impl Drop for Layer {
-    fn drop(&mut self) {
-        if self.standing {
-            // On the way out with another error; what stays is removed by the engine, which then sends an abandon.
-            let _ = mount::unmount(&self.path, mount::Unmount::Lazily);
-            let _ = std::fs::remove_dir(&self.path);
-        }
-    }
-}
-
 /// How the lower layers are named to overlayfs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Naming {
@@ -126,25 +89,30 @@ enum Naming {
     Joined,
 }
 
-fn make_overlay(order: &MountOrder, lower: &Path, hooks: Hooks) -> Result<OwnedFd, Failure> {
+fn make_overlay(workspace: &str, lower: &Path, upper: &UpperOrder, hooks: Hooks) -> Result<OwnedFd, Failure> {
     if hooks.lower_by_string() {
-        return configure_overlay(order, lower, Naming::Joined);
+        return configure_overlay(workspace, lower, upper, Naming::Joined);
     }
-    match configure_overlay(order, lower, Naming::OneByOne) {
+    match configure_overlay(workspace, lower, upper, Naming::OneByOne) {
         // An older kernel says so at the parameter or only when the file system is made. Where the cause is another
         // one, the second attempt fails in the same way and tells it.
         Err(failure) if failure.errno() == Some(libc::EINVAL) => {
-            configure_overlay(order, lower, Naming::Joined)
+            configure_overlay(workspace, lower, upper, Naming::Joined)
         }
         result => result,
     }
 }
 
-fn configure_overlay(order: &MountOrder, lower: &Path, naming: Naming) -> Result<OwnedFd, Failure> {
+fn configure_overlay(
+    workspace: &str,
+    lower: &Path,
+    upper: &UpperOrder,
+    naming: Naming,
+) -> Result<OwnedFd, Failure> {
     let context = FsContext::open("overlay")?;
     let mut names = Names::default();
-    context.set("source", survey::source_of(&order.workspace).as_os_str())?;
-    match &order.upper {
+    context.set("source", survey::source_of(workspace).as_os_str())?;
+    match upper {
         UpperOrder::Writable { upper, work, volatile } => {
             set_lowers(&context, naming, &[names.of(lower)?])?;
             context.set("upperdir", names.of(upper)?.as_path())?;
@@ -166,7 +134,7 @@ fn configure_overlay(order: &MountOrder, lower: &Path, naming: Naming) -> Result
     context.set("xino", "on")?;
     // The engine keeps one mount per upper by its own means; an index would also refuse a second one that is wanted.
     context.set("index", "off")?;
-    let flags = match order.upper {
+    let flags = match upper {
         UpperOrder::Writable { .. } => MountFlags::TAME,
         UpperOrder::ReadOnly { .. } => MountFlags::SEALED,
     };
@@ -197,12 +165,13 @@ fn set_lowers(context: &FsContext, naming: Naming, lowers: &[PathBuf]) -> Result
 ///
 /// A path with anything unusual in it goes by way of a descriptor, kept open as long as this lives.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     open: Vec<OwnedFd>,
 }
 
 impl Names {
-    fn of(&mut self, path: &Path) -> Result<PathBuf, Failure> {
+    /// A plain name for `path`.
+    pub(super) fn of(&mut self, path: &Path) -> Result<PathBuf, Failure> {
         if survey::is_plain(path) {
             return Ok(path.to_owned());
         }

@@ -13,7 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     engine::PointFault,
-    sys::{identity::Identity, mount::MountCallError},
+    sys::{
+        identity::Identity,
+        idmap::{Ids, NoId, Owners},
+        mount::MountCallError,
+    },
 };
 
 /// Largest request and reply: all of a user's groups (65,536 of up to 11 characters) and a dozen paths as arrays of
@@ -37,6 +41,20 @@ pub(crate) enum Verb {
         #[serde(with = "path_bytes")]
         session: PathBuf,
     },
+    /// Tries whether what lies in this directory can be shown with these owners.
+    Show {
+        #[serde(with = "path_bytes")]
+        dir: PathBuf,
+        owners: OwnersOrder,
+    },
+    /// Asks whether an overlay stands on this upper, visible or not.
+    Held {
+        #[serde(with = "path_bytes")]
+        upper: PathBuf,
+        /// A directory on another mount than the upper's.
+        #[serde(with = "path_bytes")]
+        layers: PathBuf,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,7 +74,16 @@ pub(crate) struct MountOrder {
     /// Private directory in which the lower is attached while the overlay is made.
     #[serde(with = "path_bytes")]
     pub(crate) layers: PathBuf,
+    /// How what lies in the upper is to be shown.
+    pub(crate) owners: OwnersOrder,
     pub(crate) upper: UpperOrder,
+}
+
+/// [`Owners`] on the wire: user and group.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct OwnersOrder {
+    pub(crate) stored: (u32, u32),
+    pub(crate) seen: (u32, u32),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,6 +131,8 @@ pub(crate) enum Reply {
         ino: u64,
     },
     Done,
+    /// Something stands on the upper.
+    Held,
     Point {
         #[serde(with = "PointFaultName")]
         fault: PointFault,
@@ -181,6 +210,22 @@ impl From<&Identity> for Owner {
 impl From<&Owner> for Identity {
     fn from(owner: &Owner) -> Identity {
         Identity { uid: owner.uid, gid: owner.gid, groups: owner.groups.clone() }
+    }
+}
+
+impl From<&Owners> for OwnersOrder {
+    fn from(owners: &Owners) -> OwnersOrder {
+        let pair = |ids: Ids| (ids.uid, ids.gid);
+        OwnersOrder { stored: pair(owners.stored()), seen: pair(owners.seen()) }
+    }
+}
+
+impl TryFrom<OwnersOrder> for Owners {
+    type Error = NoId;
+
+    fn try_from(order: OwnersOrder) -> Result<Owners, NoId> {
+        let ids = |(uid, gid)| Ids { uid, gid };
+        Owners::new(ids(order.stored), ids(order.seen))
     }
 }
 

@@ -14,8 +14,10 @@ use std::{
 use super::{
     hooks::Hooks,
     overlay,
-    protocol::{AbandonOrder, Failure, HolderReply, MountOrder, Owner, Reply, UnmountOrder, UpperOrder},
-    unmount,
+    protocol::{
+        AbandonOrder, Failure, HolderReply, MountOrder, Owner, OwnersOrder, Reply, UnmountOrder, UpperOrder,
+    },
+    unmount, upper,
 };
 use crate::{
     engine::PointFault,
@@ -67,6 +69,7 @@ impl Bench {
             lower: self.at("lower"),
             map_owner: true,
             layers: self.at("layers"),
+            owners: OwnersOrder { stored: (ALICE, ALICE), seen: (ALICE, ALICE) },
             upper: UpperOrder::Writable {
                 upper: self.at("state/upper"),
                 work: self.at("state/work"),
@@ -215,6 +218,119 @@ fn a_read_only_mount_has_the_owner_and_mode_of_the_empty_directory() {
         assert_eq!(fs::read(ws.join("file")).unwrap_err().raw_os_error(), Some(libc::EACCES));
     });
     bench.unmount(id, false).unwrap();
+    bench.assert_clean();
+}
+
+/// An order of bob's for what alice stored.
+fn bobs(bench: &Bench) -> MountOrder {
+    let work = bench.at("state/work-1");
+    fs::create_dir(&work).unwrap();
+    chown(bench.at("home/ws"), Some(BOB), Some(BOB)).unwrap();
+    MountOrder {
+        owner: Owner { uid: BOB, gid: BOB, groups: Vec::new() },
+        owners: OwnersOrder { stored: (ALICE, ALICE), seen: (BOB, BOB) },
+        upper: UpperOrder::Writable { upper: bench.at("state/upper"), work, volatile: false },
+        ..bench.order()
+    }
+}
+
+#[test]
+fn what_alice_stored_is_bobs_for_bob_and_stays_stored_as_hers() {
+    for naming in [&[][..], &["--lower-by-string"]] {
+        let bench = Bench::new();
+        let (id, ws) = (bench.mount(), bench.at("home/ws"));
+        acting(ALICE, || fs::write(ws.join("hers"), "alice").unwrap());
+        bench.unmount(id, false).unwrap();
+        let hooks = Hooks::from_args(naming.iter().map(Into::into)).unwrap();
+        let id = mounted(overlay::mount(&bobs(&bench), hooks));
+        acting(BOB, || {
+            for name in ["", "hers", "file", "sub"] {
+                let found = fs::metadata(ws.join(name)).unwrap();
+                assert_eq!((found.uid(), found.gid()), (BOB, BOB), "{name}");
+            }
+            fs::write(ws.join("hers"), "bob").unwrap();
+            fs::write(ws.join("file"), "copied up").unwrap();
+            fs::write(ws.join("his"), "").unwrap();
+            fs::remove_dir(ws.join("sub")).unwrap();
+        });
+        acting(ALICE, || {
+            assert_eq!(fs::read_dir(&ws).unwrap_err().raw_os_error(), Some(libc::EACCES));
+        });
+        for name in ["", "hers", "file", "his"] {
+            assert_eq!(fs::metadata(bench.at("state/upper").join(name)).unwrap().uid(), ALICE, "{name}");
+        }
+        assert!(is_whiteout(&bench.at("state/upper/sub")));
+        // Only its own layers directory says whose mount it is.
+        let entry = bench.left().into_iter().next().unwrap();
+        assert!(crate::engine::kernel::survey::own_workspace_of(&entry, &bench.at("layers")).is_some());
+        bench.unmount(id, false).unwrap();
+        bench.assert_clean();
+    }
+}
+
+fn is_whiteout(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let found = fs::symlink_metadata(path).unwrap();
+    found.file_type().is_char_device() && found.rdev() == 0
+}
+
+#[test]
+fn a_mapped_mount_that_fails_leaves_no_layer() {
+    let bench = Bench::new();
+    fs::create_dir(bench.at("elsewhere")).unwrap();
+    let apart =
+        UpperOrder::Writable { upper: bench.at("state/upper"), work: bench.at("elsewhere"), volatile: false };
+    let absent = UpperOrder::Writable {
+        upper: bench.at("state/absent"),
+        work: bench.at("state/work"),
+        volatile: false,
+    };
+    let order = bobs(&bench);
+    for (upper, word) in [(apart, "one directory"), (absent, "upperdir")] {
+        let failed = overlay::mount(&MountOrder { upper, ..order.clone() }, Hooks::default()).unwrap_err();
+        let Failure::Step { step, source } = failed else { panic!("{failed:?}") };
+        assert!(format!("{step}: {source}").contains(word), "{step}: {source}");
+        bench.assert_clean();
+    }
+    let nobody = OwnersOrder { stored: (u32::MAX, 0), seen: (BOB, BOB) };
+    assert!(overlay::mount(&MountOrder { owners: nobody, ..order }, Hooks::default()).is_err());
+    bench.assert_clean();
+}
+
+#[test]
+fn an_upper_is_held_as_long_as_an_overlay_stands_on_it_seen_or_not() {
+    let bench = Bench::new();
+    let held = || matches!(upper::is_held(&bench.at("state/upper"), &bench.at("layers")), Ok(Reply::Held));
+    let listing = || {
+        let of = |name: &str| fs::read_dir(bench.at(name)).unwrap().count();
+        (of("state"), of("state/upper"), of("state/work"), of("layers"))
+    };
+    let before = listing();
+    assert!(!held());
+    assert_eq!(listing(), before, "asking leaves nothing behind");
+    let id = bench.mount();
+    assert!(held());
+    let inside = fs::File::open(bench.at("home/ws/file")).unwrap();
+    bench.unmount(id, true).unwrap();
+    assert_eq!(bench.left(), []);
+    assert!(held(), "detached, with a file open in it");
+    drop(inside);
+    // The kernel ends it when its last user has gone, which it does not wait for.
+    let begin = Instant::now();
+    while held() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it never ends");
+    }
+    assert!(upper::is_held(&bench.at("absent"), &bench.at("layers")).is_err());
+}
+
+#[test]
+fn whether_ids_can_be_shown_is_tried_and_leaves_nothing() {
+    let bench = Bench::new();
+    let owners = OwnersOrder { stored: (ALICE, ALICE), seen: (BOB, BOB) };
+    assert!(matches!(upper::can_show(&bench.at("state"), owners), Ok(Reply::Done)));
+    assert!(upper::can_show(&bench.at("absent"), owners).is_err());
+    // A file system that the kernel maps no ids on.
+    assert_eq!(upper::can_show(Path::new("/proc"), owners).unwrap_err().errno(), Some(libc::EINVAL));
     bench.assert_clean();
 }
 

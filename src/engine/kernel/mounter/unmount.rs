@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::{
-    holders,
+    holders, layer,
     protocol::{AbandonOrder, Failure, Reply, UnmountOrder},
 };
 use crate::{
@@ -47,7 +47,8 @@ pub(super) fn unmount(order: &UnmountOrder) -> Result<Reply, Failure> {
 
 /// Carries out an order to remove what a mounter left that died on its way.
 pub(super) fn abandon(order: &AbandonOrder) -> Result<Reply, Failure> {
-    clear_layer(&order.layers, &order.workspace)?;
+    clear_layer(&order.layers, &layer::of_lower(&order.workspace))?;
+    clear_layer(&order.layers, &layer::of_upper(&order.workspace))?;
     for _ in 0..MAX_PEERS {
         match entry_with(&order.workspace, |_| true)? {
             Some(left) => end(&order.workspace, left.mount_id, Unmount::Lazily)?,
