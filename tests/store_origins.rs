@@ -71,7 +71,7 @@ impl Memory {
     /// A tree of directories and, if there are none, of a file.
     fn tree(&self, dirs: &[(&str, Oid)]) -> Oid {
         let dir = |(name, oid): &(&str, Oid)| [format!("40000 {name}\0").as_bytes(), oid.as_bytes()].concat();
-        let file = [b"100644 file\0".as_slice(), &[dirs.len() as u8; 20]].concat();
+        let file = [b"100644 file\0".as_slice(), &[u8::try_from(dirs.len()).unwrap(); 20]].concat();
         self.put(ObjectKind::Tree, dirs.iter().flat_map(dir).chain(file).collect::<Vec<_>>())
     }
 
