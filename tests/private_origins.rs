@@ -253,6 +253,50 @@ fn the_services_credential_opens_its_origin_for_whom_the_origin_allows() {
     }
 }
 
+/// Accounts that every system has: who is given something must have one.
+const DAEMON: u32 = 1;
+const SYS: u32 = 3;
+
+#[test]
+fn who_is_given_a_workspace_reads_its_origin_with_a_login_of_their_own() {
+    for kind in LOWERS {
+        let mut host = Host::new(&lower(kind));
+        let config = host.path("scorpio.toml");
+        let text = fs::read_to_string(&config).unwrap().replace("mount = [", "mount = [\"1\", \"3\", ");
+        let server = server(&host);
+        server.restrict("/secret", &["alice-1"]);
+        let origin = format!("kind = \"mega\"\nurl = \"{}\"\nread_with = \"user\"\n", server.url());
+        fs::write(&config, format!("{text}\n[origin.mega]\n{origin}")).unwrap();
+        host.start();
+        assert_eq!(login(&host, DAEMON, "alice-1")["tried"], true);
+        let (point, id) = mount(&host, DAEMON, "mega:/secret", "first");
+        assert_eq!(cat(&host, DAEMON, &point.join("early/f")).unwrap(), "early\n");
+        host.sh_as(
+            DAEMON,
+            &format!("echo changed >{}/early/f; echo new >{}/new", point.display(), point.display()),
+        );
+        host.json(0, &["give", &id, &SYS.to_string()]);
+
+        // Theirs is what was written; what was read for the giver is not.
+        let at = host.point(SYS, "second");
+        let again = ["mount", "--workspace", &id, at.to_str().unwrap()];
+        let mounted = host.ctl(SYS, &again);
+        let unread = ["late/f", "same"].map(|name| cat(&host, SYS, &at.join(name)));
+        assert!(!mounted.status.success() || unread.into_iter().all(is_eio), "{mounted:?}");
+        assert_eq!(login(&host, SYS, "bob-1")["tried"], true);
+        let mounted = host.ctl(SYS, &again);
+        assert!(!mounted.status.success() || is_eio(cat(&host, SYS, &at.join("late/f"))), "{mounted:?}");
+        assert_eq!(login(&host, SYS, "alice-1")["tried"], true);
+        if host.json(SYS, &["info", &id])["state"] != "mounted" {
+            host.json(SYS, &again);
+        }
+        assert_eq!(cat(&host, SYS, &at.join("early/f")).unwrap(), "changed\n");
+        assert_eq!(cat(&host, SYS, &at.join("new")).unwrap(), "new\n");
+        assert_eq!(cat(&host, SYS, &at.join("late/f")).unwrap(), "late\n");
+        assert_eq!(host.refused(DAEMON, &["info", &id]).1, "NoSuchWorkspace");
+    }
+}
+
 #[test]
 fn a_token_is_read_from_a_terminal_without_being_shown() {
     let (_server, host) = host("auto", "read_with = \"user\"");

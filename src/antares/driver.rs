@@ -181,6 +181,8 @@ impl Inner {
         let nobody = || WorkspaceError::Tree("there is nobody to give the workspace to".to_owned());
         let heir = core.heir.take().ok_or_else(nobody)?;
         let before = core.record.clone();
+        // Nobody reads with the credentials of a former owner.
+        core.record.origin = core.record.origin.for_reader(heir.uid);
         core.record.owner = heir;
         core.record.stood = None;
         if let Some(phase) = to {
@@ -191,6 +193,9 @@ impl Inner {
             return Err(error);
         }
         entry.belongs_to(core.record.owner.uid);
+        if core.record.origin != before.origin {
+            self.release_root(core).await;
+        }
         self.announce(entry, core, None);
         Ok(())
     }

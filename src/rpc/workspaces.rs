@@ -181,7 +181,7 @@ pub(super) async fn give(
     let user = requests::user(params.user)?;
     host.authorize(&call.caller, Action::Give).await?;
     let scope = host.scope_of(&call.caller, &id).await?;
-    let origin = host.services.workspaces.get(&scope, &id)?.origin;
+    let origin = host.services.workspaces.get(&scope, &id)?.origin.configured();
     let account = host.services.accounts.account(&user).await;
     let to = account
         .map_err(|error| Failure::Internal(error.to_string()))?

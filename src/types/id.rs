@@ -53,6 +53,11 @@ impl OriginName {
         OriginName(format!("{}+{uid}", self.configured()).into())
     }
 
+    /// What `uid` has to read instead of this: their own view where it is that of a user, else this one.
+    pub fn for_reader(&self, uid: u32) -> OriginName {
+        if self.user().is_some() { self.of_user(uid) } else { self.clone() }
+    }
+
     /// The name that the configuration has for it: without the user.
     pub fn configured(&self) -> OriginName {
         OriginName(self.0.split('+').next().unwrap_or_default().into())
@@ -190,6 +195,7 @@ mod tests {
         assert_eq!((alices.user(), alices.configured()), (Some(1000), mega.clone()));
         assert_eq!(("mega+1000".parse(), mega.user()), (Ok(alices.clone()), None));
         assert_eq!(alices.of_user(7).as_str(), "mega+7");
+        assert_eq!((alices.for_reader(7).as_str(), mega.for_reader(7).as_str()), ("mega+7", "mega"));
         for wrong in ["mega+", "mega+01", "mega+-1", "+1", "mega+1+2", "mega+4294967296", "mega+x"] {
             assert!(wrong.parse::<OriginName>().is_err(), "{wrong}");
         }
