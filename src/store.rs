@@ -37,6 +37,10 @@ const QUICK_SIZES: usize = 256;
 /// How long the wanted size waits for its siblings; then one of them hangs, and it is asked for alone.
 const QUICK_PATIENCE: Duration = Duration::from_millis(100);
 
+/// The same at an origin where each size costs a request of its own: longer than one takes, since the flight waited for
+/// may be that very request; far shorter than those of a whole directory.
+const DEAR_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
@@ -174,8 +178,8 @@ impl ObjectStore {
             }
         }
         match (waiting, asked) {
-            (Some(waiting), Some(asked)) if is_quick => self.size_landed(&source, waiting, asked).await,
-            (Some(waiting), _) => landed(&source, waiting).await,
+            (Some(waiting), Some(asked)) => self.size_landed(&source, waiting, asked).await,
+            (Some(waiting), None) => landed(&source, waiting).await,
             (None, _) => Ok(()),
         }
     }
@@ -187,7 +191,8 @@ impl ObjectStore {
         waiting: Waiting,
         want: Want,
     ) -> Result<(), FetchError> {
-        if let Ok(result) = tokio::time::timeout(QUICK_PATIENCE, landed(source, waiting)).await {
+        let patience = if source.origin.sizes_are_cheap() { QUICK_PATIENCE } else { DEAR_PATIENCE };
+        if let Ok(result) = tokio::time::timeout(patience, landed(source, waiting)).await {
             return result;
         }
         let (waiting, ticket) = self.shared.join(source, What::SizeAlone, want.oid);

@@ -6,6 +6,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod conformance;
+mod mega_server;
 mod origin_fixture;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
@@ -13,7 +14,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use conformance::{ABSENT, Case, conforms};
 use origin_fixture::{build, git, myself, name, oid, want};
 use scorpio::{
-    config::OriginKind,
+    config::{MegaServer, OriginKind},
     origin::{self, FetchError, Limits, Origin, ResolveError, git::GitOrigin},
     types::{Oid, RepoPath},
 };
@@ -245,4 +246,52 @@ async fn an_ambiguous_abbreviation_is_called_so() {
         (far.commit.to_string(), far.tree),
         (commits.lines().last().unwrap().to_owned(), Oid::EMPTY_TREE)
     );
+}
+
+fn served(server: &mega_server::MegaServer) -> Arc<dyn Origin> {
+    let kind = OriginKind::Mega(MegaServer {
+        url: server.url(),
+        credential: None,
+        ca_file: None,
+        proxy: None,
+        imports: "/third-party".parse().unwrap(),
+        small_blob_bytes: 64 << 10,
+    });
+    origin::open(&name("reference"), &kind, myself(), LIMITS).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mega_server_conforms_and_again_after_it_was_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, bare) = (dir.path().join("work"), dir.path().join("bare.git"));
+    build(&work);
+    git(dir.path(), &["clone", "-q", "--mirror", "--no-local", "work", "bare.git"]);
+    let server = mega_server::MegaServer::start(&bare);
+    let case = Case::of_head(served(&server), &bare);
+    conforms(&case).await;
+    server.stop();
+    let gone = |answer: &FetchError| matches!(answer, FetchError::Unreachable { .. });
+    let want = case.want(*case.objects.blobs.keys().next().unwrap());
+    assert!(gone(case.origin.blobs(&[want.clone()]).await[0].as_ref().unwrap_err()));
+    assert!(gone(case.origin.sizes(&[want]).await[0].as_ref().unwrap_err()));
+    let unresolved = case.origin.resolve(None, &RepoPath::root()).await.unwrap_err();
+    assert!(matches!(&unresolved, ResolveError::Fetch(error) if gone(error)), "{unresolved}");
+    server.resume();
+    conforms(&case).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mega_server_that_shows_another_repository_inside_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let (work, import) = (dir.path().join("work"), dir.path().join("import"));
+    build(&work);
+    fs::create_dir(&import).unwrap();
+    git(&import, &["init", "-q", "-b", "main"]);
+    git(&import, &["commit", "-q", "--allow-empty", "-m", "nothing"]);
+    let server = mega_server::MegaServer::start(&work);
+    let plain = Case::of_head(served(&server), &work);
+    server.import("other", &import);
+    let top = plain.origin.resolve(None, &RepoPath::root()).await.unwrap();
+    assert_eq!((top.commit, top.tree), (server.head(), server.head_tree()));
+    conforms(&plain.at(top.commit, top.tree)).await;
 }

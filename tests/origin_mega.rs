@@ -33,7 +33,12 @@ async fn tree(origin: &MegaOrigin, want: &Want) -> Result<TreeBody, FetchError> 
 #[track_caller]
 fn assert_is(answer: &Result<TreeBody, FetchError>, want: &Want) {
     let body = answer.as_ref().unwrap_or_else(|error| panic!("{}: {error}", want.hint.path));
-    assert_eq!((Oid::of(ObjectKind::Tree, &body.body), body.boundary), (Some(want.oid), None), "{}", want.hint.path);
+    assert_eq!(
+        (Oid::of(ObjectKind::Tree, &body.body), body.boundary),
+        (Some(want.oid), None),
+        "{}",
+        want.hint.path
+    );
 }
 
 #[track_caller]
@@ -53,7 +58,10 @@ async fn trees_that_the_server_keeps_in_an_order_of_its_own_are_taken_as_they_ar
     ground.server.disorder(&["/", "/project"]);
     let origin = ground.origin();
     let top = origin.resolve(None, &path("")).await.unwrap();
-    assert_eq!(top, Snapshot { commit: ground.server.head(), path: path(""), tree: ground.server.head_tree() });
+    assert_eq!(
+        top,
+        Snapshot { commit: ground.server.head(), path: path(""), tree: ground.server.head_tree() }
+    );
     let want = |path: &RepoPath, oid| Want { oid, hint: Hint { commit: top.commit, path: path.clone() } };
     assert_is(&tree(&origin, &want(&top.path, top.tree)).await, &want(&top.path, top.tree));
     let project = origin.resolve(None, &path("project")).await.unwrap();
@@ -115,7 +123,8 @@ async fn a_head_that_moves_between_two_requests_never_makes_a_mixture() {
     let old = ground.server.head();
     ground.commit("echo b > project/src/b.c; rm doc/k.md; echo d > doc/d.md");
     let new = oid(&ground.mono, "HEAD");
-    let trees = |path: &str| [old, new].map(|commit| (commit, oid(&ground.mono, &format!("{commit}:{path}"))));
+    let trees =
+        |path: &str| [old, new].map(|commit| (commit, oid(&ground.mono, &format!("{commit}:{path}"))));
     let mut seen = BTreeSet::new();
     for place in ["", "project", "project/src", "doc"] {
         for after in 0..8 {
@@ -123,7 +132,10 @@ async fn a_head_that_moves_between_two_requests_never_makes_a_mixture() {
             let origin = ground.origin();
             ground.server.misbehave(Rule::new(Act::Push("main".into())).after(after).times(1));
             let snapshot = origin.resolve(None, &path(place)).await.unwrap();
-            assert!(trees(place).contains(&(snapshot.commit, snapshot.tree)), "{place} {after}: {snapshot:?}");
+            assert!(
+                trees(place).contains(&(snapshot.commit, snapshot.tree)),
+                "{place} {after}: {snapshot:?}"
+            );
             let want = Want { oid: snapshot.tree, hint: Hint { commit: snapshot.commit, path: path(place) } };
             match tree(&origin, &want).await {
                 Err(FetchError::Moved { .. }) => seen.insert(("moved", snapshot.commit == old)),
@@ -153,7 +165,7 @@ async fn an_import_repository_is_a_boundary_with_a_tree_of_its_own() {
     let above = origin.resolve(None, &path("third-party")).await.unwrap();
     let want = |place: &RepoPath, oid| Want { oid, hint: Hint { commit: above.commit, path: place.clone() } };
     let listing = tree(&origin, &want(&above.path, above.tree)).await.unwrap().body;
-    let placeholder = *scorpio::types::Tree::parse(&listing).unwrap().find(b"tree2k").unwrap().1;
+    let placeholder = scorpio::types::Tree::parse(&listing).unwrap().find(b"tree2k").unwrap().1.clone();
     assert_ne!(placeholder.oid, real);
     let behind = tree(&origin, &want(&at("tree2k"), placeholder.oid)).await.unwrap();
     assert_eq!((Oid::of(ObjectKind::Tree, &behind.body), behind.boundary), (Some(real), Some(real)));
@@ -187,8 +199,20 @@ fn assert_is_or_moved(answer: &Result<TreeBody, FetchError>, want: &Want) {
 
 /// Names that a URL or a server might get wrong.
 const ODD_NAMES: [&str; 14] = [
-    "with space", "100%", "%2F", "a+b", "a#b", "a&b=c", "a?b", "中文", "ünï", "new\nline", "back\\slash", "\"quoted\"",
-    "-option", "semi;colon",
+    "with space",
+    "100%",
+    "%2F",
+    "a+b",
+    "a#b",
+    "a&b=c",
+    "a?b",
+    "中文",
+    "ünï",
+    "new\nline",
+    "back\\slash",
+    "\"quoted\"",
+    "-option",
+    "semi;colon",
 ];
 
 #[tokio::test]
@@ -221,7 +245,10 @@ async fn every_odd_name_is_found_in_the_monorepo_and_in_an_import_repository() {
     let answer = tree(&origin, &bad).await.unwrap_err();
     let said = answer.to_string();
     assert!(matches!(answer, FetchError::Unreachable { .. }), "{answer:?}");
-    assert!(said.ends_with("the server cannot look up paths with an apostrophe below `/third-party`"), "{said}");
+    assert!(
+        said.ends_with("the server cannot look up paths with an apostrophe below `/third-party`"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -254,7 +281,11 @@ async fn a_blob_that_is_nowhere_is_named_alone_and_asked_for_once() {
     let sizes = origin.sizes(&wants).await;
     assert_eq!(sizes[77], Err(error));
     assert_eq!(sizes.iter().filter(|size| size.is_ok()).count(), 199);
-    assert_eq!(ground.server.asked(Endpoint::FileBlob, &absent.to_string()), 2, "once as a blob, once as a size");
+    assert_eq!(
+        ground.server.asked(Endpoint::FileBlob, &absent.to_string()),
+        2,
+        "once as a blob, once as a size"
+    );
     assert_eq!(ground.server.seen().len(), 400);
 }
 

@@ -27,13 +27,15 @@ pub struct Case {
     pub objects: Objects,
     places: BTreeMap<Oid, RepoPath>,
     head: Oid,
+    top: Oid,
 }
 
 impl Case {
     /// An origin that has every object of the repository.
     pub fn of_all(origin: Arc<dyn Origin>, repository: &Path) -> Case {
         let (objects, head) = (Objects::of(repository), oid(repository, "HEAD"));
-        Case { origin, repository: repository.to_owned(), objects, places: places(repository), head }
+        let (places, top) = (places(repository), oid(repository, "HEAD^{tree}"));
+        Case { origin, repository: repository.to_owned(), objects, places, head, top }
     }
 
     /// An origin that has every blob, and the trees of the head alone.
@@ -42,6 +44,12 @@ impl Case {
         let places = &case.places;
         case.objects.trees.retain(|tree, _| places.contains_key(tree));
         case
+    }
+
+    /// The same where the origin shows more at the top than the repository has, and so has another head and tree there.
+    pub fn at(mut self, head: Oid, top: Oid) -> Case {
+        self.objects.trees.remove(&self.top);
+        Case { head, top, ..self }
     }
 
     /// The same objects from another origin.
@@ -165,7 +173,7 @@ async fn askers_at_once_get_their_own(case: &Case) {
 async fn the_head_leads_where_git_says(case: &Case) {
     let deep: Vec<String> = (0..60).map(|level| format!("level{level}")).collect();
     for path in ["", "src", "src/deep", "many", "void", &deep.join("/")] {
-        let tree = oid(&case.repository, &format!("HEAD:{path}"));
+        let tree = if path.is_empty() { case.top } else { oid(&case.repository, &format!("HEAD:{path}")) };
         let path: RepoPath = path.parse().unwrap();
         let snapshot = case.origin.resolve(None, &path).await.unwrap();
         assert_eq!((snapshot.commit, &snapshot.path, snapshot.tree), (case.head, &path, tree));

@@ -103,3 +103,24 @@ pub fn commit(dir: &Path, script: &str) {
     let output = sh.output().unwrap();
     assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Commits an entry that no work tree can hold, below a directory at the top: a mode, an id that need not be there, a name.
+pub fn commit_entry(dir: &Path, below: &str, mode: &str, oid: &str, name: &str) {
+    let kind = if mode == "160000" { "commit" } else { "blob" };
+    let inner = with_entry(dir, &format!("HEAD:{below}"), &format!("{mode} {kind} {oid}\t{name}\0"));
+    let top = with_entry(dir, "HEAD", &format!("040000 tree {inner}\t{below}\0"));
+    let commit = origin_fixture::git(dir, &["commit-tree", "-p", "HEAD", "-m", "entry", &top]);
+    origin_fixture::git(dir, &["update-ref", "HEAD", &commit]);
+}
+
+/// A tree and one entry more, or instead of the one of that name.
+fn with_entry(dir: &Path, tree: &str, entry: &str) -> String {
+    let listing = origin_fixture::git_with_input(dir, &["ls-tree", "-z", tree], b"");
+    let name = entry.split('\t').nth(1).unwrap().trim_end_matches('\0').as_bytes();
+    let others = listing.split_inclusive(|byte| *byte == 0);
+    let others = others
+        .filter(|line| line.split(|byte| *byte == b'\t').nth(1).unwrap().strip_suffix(b"\0") != Some(name));
+    let input = [others.collect::<Vec<_>>().concat(), entry.as_bytes().to_vec()].concat();
+    let tree = origin_fixture::git_with_input(dir, &["mktree", "-z", "--missing"], &input);
+    String::from_utf8(tree).unwrap().trim_end().to_owned()
+}

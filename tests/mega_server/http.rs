@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +22,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 
 use super::{Core, answers::Answer, control, faults::Act, requests::Asked};
 
@@ -37,19 +46,40 @@ const FLUSHED: Duration = Duration::from_millis(20);
 const HUGE: u64 = 1 << 40;
 
 /// Serves until the task is aborted; its connections end with it.
-pub async fn serve(core: Arc<Core>, listener: TcpListener) -> Infallible {
+pub async fn serve(core: Arc<Core>, listener: TcpListener, tls: Option<TlsAcceptor>) -> Infallible {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         core.connections.fetch_add(1, Ordering::SeqCst);
-        let core = core.clone();
+        let (core, tls) = (core.clone(), tls.clone());
         connections.spawn(async move {
-            let service = service_fn(|request| respond(core.clone(), request));
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            match tls {
+                None => converse(core, stream).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        converse(core, stream).await;
+                    }
+                }
+            }
         });
         while connections.try_join_next().is_some() {}
     }
+}
+
+async fn converse(core: Arc<Core>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let service = service_fn(|request| respond(core.clone(), request));
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// What a certificate and its key (PEM files) make of a connection.
+pub fn tls(certificate: &Path, key: &Path) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// A listener at an address, also right after the last one there was closed.

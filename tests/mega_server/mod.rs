@@ -25,7 +25,7 @@ mod requests;
 mod tree;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -36,6 +36,7 @@ use std::{
 use hyper::Method;
 use scorpio::types::Oid;
 use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
 
 use self::{
     access::Access,
@@ -48,6 +49,9 @@ use self::{
 };
 pub use self::{counts::Seen, requests::Endpoint};
 
+/// A free port, for nobody but this host.
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// Threads that answer: more requests than these wait their turn.
 const ANSWERING: usize = 16;
 
@@ -57,6 +61,7 @@ pub struct MegaServer {
     address: SocketAddr,
     runtime: Option<Runtime>,
     listening: Mutex<Option<JoinHandle<std::convert::Infallible>>>,
+    tls: Option<TlsAcceptor>,
 }
 
 struct Core {
@@ -71,10 +76,19 @@ struct Core {
 impl MegaServer {
     /// Serves branch `main` of a repository at a free port.
     pub fn start(repository: &Path) -> MegaServer {
-        MegaServer::start_at(repository, "refs/heads/main", (Ipv4Addr::LOCALHOST, 0).into())
+        MegaServer::start_at(repository, "refs/heads/main", LOCAL)
+    }
+
+    /// The same over https, with a certificate and its key (PEM files).
+    pub fn start_with_tls(repository: &Path, certificate: &Path, key: &Path) -> MegaServer {
+        MegaServer::start_as(repository, "refs/heads/main", LOCAL, Some(http::tls(certificate, key)))
     }
 
     pub fn start_at(repository: &Path, rev: &str, address: SocketAddr) -> MegaServer {
+        MegaServer::start_as(repository, rev, address, None)
+    }
+
+    fn start_as(repository: &Path, rev: &str, address: SocketAddr, tls: Option<TlsAcceptor>) -> MegaServer {
         let core = Core {
             namespace: Namespace::new(repository, rev),
             access: Access::default(),
@@ -86,15 +100,20 @@ impl MegaServer {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.worker_threads(2).max_blocking_threads(ANSWERING).thread_name("mega-server").enable_all();
         let runtime = runtime.build().unwrap();
-        let mut server =
-            MegaServer { core: Arc::new(core), address, runtime: Some(runtime), listening: Mutex::default() };
+        let mut server = MegaServer {
+            core: Arc::new(core),
+            address,
+            runtime: Some(runtime),
+            listening: Mutex::default(),
+            tls,
+        };
         server.address = server.listen();
         server
     }
 
-    /// `http://127.0.0.1:<port>`.
+    /// `http://127.0.0.1:<port>`, or with https.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -118,11 +137,11 @@ impl MegaServer {
     fn listen(&self) -> SocketAddr {
         let runtime = self.runtime.as_ref().expect("it runs until dropped");
         let (sender, bound) = std::sync::mpsc::channel();
-        let (core, address) = (self.core.clone(), self.address);
+        let (core, address, tls) = (self.core.clone(), self.address, self.tls.clone());
         let task = runtime.spawn(async move {
             let listener = http::listen(address).await.expect("the port is free");
             sender.send(listener.local_addr().unwrap()).unwrap();
-            http::serve(core, listener).await
+            http::serve(core, listener, tls).await
         });
         *self.listening.lock().unwrap() = Some(task);
         bound.recv().expect("it listens")

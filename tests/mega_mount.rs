@@ -1,0 +1,400 @@
+//! Mounts of what a Mega server serves: the same as a plain checkout, while the server is well; errors in time, and no
+//! others, while it is not. Needs root.
+#![allow(clippy::unwrap_used)] // a test that fails panics
+
+mod mega_ground;
+mod mega_server;
+mod origin_fixture;
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use mega_ground::{Ground, commit_entry};
+use mega_server::{
+    Endpoint,
+    faults::{Act, Rule},
+};
+use nix::sys::signal::Signal::SIGTERM;
+use origin_fixture::oid;
+use support::{ALICE, BOB, Host, LOWERS, crates, lower};
+
+/// Readers released together on an empty cache.
+const READERS: usize = 8;
+/// A repository "of a few thousand files".
+const ENOUGH_FILES: usize = 2500;
+/// How long a process in a mount waits for the server.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// What it may take beyond that on a loaded machine, its own start included.
+const MARGIN: Duration = Duration::from_secs(4);
+
+/// What a URL, a listing in JSON or a mount might get wrong.
+const ODD_THINGS: &str = r#"
+    mkdir odd 'odd/a b' odd/%41 odd/deep 'odd/c++#1' 'odd/x&y=z?' odd/目录 many
+    printf x > 'odd/a b/c  d'; printf x > odd/%41/%2f%00; printf x > "$(printf 'odd/new\nline')"
+    printf x > 'odd/c++#1/f'; printf x > 'odd/x&y=z?/f'; printf x > odd/目录/文件
+    printf x > "$(printf 'odd/\377\376 not UTF-8')"; printf x > "odd/$(printf 'n%.0s' $(seq 255))"
+    ln -s nowhere/at/all odd/dangling; ln -s 'a b' odd/relative
+    printf '#!/bin/sh\necho ran\n' > odd/run; chmod 755 odd/run; : > odd/empty; mkdir "$(printf 'odd/d\nd')"
+    printf x > "$(printf 'odd/d\nd/f')"; head -c 3000000 /dev/urandom > odd/random
+    head -c 65536 /dev/urandom > odd/inline; head -c 65537 /dev/urandom > odd/file
+    at=odd/deep; for level in $(seq 30); do at=$at/level-$level; done; mkdir -p $at; printf deep > $at/end
+    seq 500 | while read n; do echo $n > many/file-$n; done
+"#;
+
+/// An id of nothing that the server has.
+const NOWHERE: &str = "1234567890123456789012345678901234567890";
+
+struct World {
+    host: Host,
+    ground: Ground,
+}
+
+impl World {
+    /// A server that will be ill: waits end with [`DEADLINE`].
+    fn new(kind: &str, script: &str) -> World {
+        let deadline = format!("[fetch]\ndeadline = \"{}s\"\n", DEADLINE.as_secs());
+        World::of(&format!("{}{deadline}", lower(kind)), Ground::new(script))
+    }
+
+    fn of(config: &str, ground: Ground) -> World {
+        let mut host = Host::new(&format!(
+            "{config}[origin.mega]\nkind = \"mega\"\nurl = \"{}\"\n",
+            ground.server.url()
+        ));
+        host.sh("git init -q repo");
+        host.start();
+        World { host, ground }
+    }
+
+    #[track_caller]
+    fn mount(&self, uid: u32, spec: &str, name: &str) -> PathBuf {
+        let point = self.host.point(uid, name);
+        self.host.json(uid, &["mount", spec, point.to_str().unwrap()]);
+        point
+    }
+
+    /// What a process of alice's comes to, and how long it took.
+    fn run(&self, at: &Path, script: &str) -> (Result<String, String>, Duration) {
+        let begin = Instant::now();
+        let output = self.host.try_sh_as(ALICE, &format!("cd '{}'; {script}", at.display()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) };
+        (said, begin.elapsed())
+    }
+
+    /// The script fails with EIO, in time.
+    #[track_caller]
+    fn assert_eio(&self, at: &Path, script: &str, what: &str) {
+        let (said, took) = self.run(at, script);
+        assert!(
+            said.as_ref().is_err_and(|said| said.contains("Input/output error")),
+            "{what}: {script}: {said:?}"
+        );
+        assert!(took < DEADLINE + MARGIN, "{what}: {script} took {took:?}");
+    }
+
+    #[track_caller]
+    fn assert_says(&self, at: &Path, script: &str, expected: &str, what: &str) {
+        let (said, _) = self.run(at, script);
+        assert_eq!(said.as_deref(), Ok(expected), "{what}: {script}\n{}", self.host.log());
+    }
+}
+
+fn lines(output: &std::process::Output) -> Vec<Vec<u8>> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut lines: Vec<_> = output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    lines.sort();
+    lines
+}
+
+/// One NUL-ended line for each thing below `at`: path, type, mode, target, and size where it is one of content.
+fn shape(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
+    let find = "find . -mindepth 1 \\( -type d -printf '%p %y %m\\0' -o -printf '%p %y %m %l %s\\0' \\)";
+    lines(&host.try_sh_as(uid, &format!("cd '{}' && {find}", at.display())))
+}
+
+/// Hashes of all files below `at`, whose names are taken from the reference and read in random order.
+fn hashes(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
+    let (at, names) = (at.display(), host.path("names"));
+    let read = format!("shuf -z '{}' | xargs -0 sha256sum -z --", names.display());
+    lines(&host.try_sh_as(uid, &format!("cd '{at}' && {read}")))
+}
+
+/// Both or the first difference.
+#[track_caller]
+fn assert_same(found: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
+    if let Some((found, expected)) = found.iter().zip(expected).find(|(found, expected)| found != expected) {
+        panic!("{what}: {} instead of {}", found.escape_ascii(), expected.escape_ascii());
+    }
+    assert_eq!(found.len(), expected.len(), "{what}");
+}
+
+/// What a plain checkout of a repository is, in `<host>/reference<below>`.
+fn check_out(host: &Host, repository: &Path, below: &str) {
+    host.sh(&format!(
+        "mkdir -p 'reference{below}'; git -c safe.directory='*' -c tar.umask=0022 -C '{}' archive HEAD \
+         | tar -xp -C 'reference{below}'; find reference -type d -exec chmod 755 {{}} +",
+        repository.display()
+    ));
+}
+
+/// Mounts the top for alice, has it read by many at once, and compares it with the reference. Returns the hashes.
+fn assert_is_the_reference(world: &World) -> Vec<Vec<u8>> {
+    let (host, reference) = (&world.host, world.host.path("reference"));
+    host.sh("cd reference && find . -type f -print0 > ../names");
+    let expected = hashes(host, 0, &reference);
+    let point = world.mount(ALICE, "mega:/", "cold");
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| hashes(host, ALICE, &point))).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    for found in found {
+        assert_same(&found, &expected, "content");
+    }
+    let at_all = "names, types, modes, targets, sizes";
+    assert_same(&shape(host, ALICE, &point), &shape(host, 0, &reference), at_all);
+    assert_eq!(host.json(0, &["stats"])["origins"]["mega"]["failed"], 0);
+    expected
+}
+
+fn a_cold_mount_is_what_a_plain_checkout_is(kind: &str) {
+    let crates = format!(
+        "files=0
+        for crate in {}/*/; do
+            [ $(du -sk \"$crate\" | cut -f1) -le 3000 ] || continue
+            cp -R \"$crate\" . ; files=$((files + $(find \"$crate\" -type f | wc -l)))
+            [ $files -lt {ENOUGH_FILES} ] || break
+        done; find . -name .gitattributes -delete",
+        crates().display()
+    );
+    let ground = Ground::new(&format!("{crates}\n{ODD_THINGS}"));
+    commit_entry(&ground.mono, "odd", "160000", NOWHERE, "submodule");
+    ground.server.push("main");
+    ground.server.disorder(&["/", "/odd"]);
+    let world = World::of(&lower(kind), ground);
+    check_out(&world.host, &world.ground.mono, "");
+    let expected = assert_is_the_reference(&world);
+    assert!(expected.len() > ENOUGH_FILES, "{} files", expected.len());
+
+    // A large blob is asked for its size and for its content.
+    let mut asked = BTreeMap::<_, usize>::new();
+    for seen in world.ground.server.seen() {
+        *asked.entry((seen.endpoint, seen.target)).or_default() += 1;
+    }
+    let blobs = asked.iter().filter(|((endpoint, _), _)| *endpoint == Endpoint::FileBlob);
+    let often: Vec<_> = blobs.filter(|(_, times)| **times > 2).collect();
+    assert!(often.is_empty(), "{often:?}");
+    let before = world.ground.server.seen().len();
+    let bobs = world.mount(BOB, "mega:/", "warm");
+    assert_same(&hashes(&world.host, BOB, &bobs), &expected, "content for the second user");
+    let later = &world.ground.server.seen()[before..];
+    let blobs = later.iter().filter(|seen| seen.endpoint == Endpoint::FileBlob).count();
+    assert_eq!(blobs, 0, "what one user read is there for the other");
+}
+
+fn repositories_inside_are_shown_as_they_are(kind: &str) {
+    let ground =
+        Ground::new("mkdir -p project third-party/plain; echo p > project/p; echo q > third-party/plain/q");
+    let import = ground.import("imp", &format!("{ODD_THINGS}\nmkdir inner; echo i > inner/i"));
+    commit_entry(&import, "odd", "160000", NOWHERE, "submodule");
+    ground.server.push_import("imp", "main");
+    ground.server.disorder(&["/third-party"]);
+    let second = ground.import("second", "mkdir s; echo s > s/s");
+    let world = World::of(&lower(kind), ground);
+    for (repository, below) in
+        [(&world.ground.mono, ""), (&import, "/third-party/imp"), (&second, "/third-party/second")]
+    {
+        check_out(&world.host, repository, below);
+    }
+    assert_is_the_reference(&world);
+    let inner = world.mount(ALICE, "mega:/third-party/imp/inner", "inner");
+    world.assert_says(&inner, "cat i", "i\n", "a mount of a part of a repository inside");
+}
+
+/// Ways for the server to be ill, and to stop being ill.
+const ILLS: [&str; 7] = ["stopped", "black-hole", "truncate", "drop", "wrong-bytes", "empty", "garbage"];
+
+fn fall_ill(ground: &Ground, ill: &str) {
+    match ill {
+        "stopped" => ground.server.stop(),
+        "black-hole" => ground.server.misbehave(Rule::new(Act::BlackHole)),
+        "truncate" => ground.server.misbehave(Rule::new(Act::Truncate)),
+        "drop" => ground.server.misbehave(Rule::new(Act::Drop)),
+        "wrong-bytes" => ground.server.misbehave(Rule::new(Act::WrongBytes)),
+        "empty" => ground.server.misbehave(Rule::new(Act::Empty)),
+        _ => ground.server.misbehave(Rule::new(Act::Garbage)),
+    }
+}
+
+fn recover(ground: &Ground, ill: &str) {
+    match ill {
+        "stopped" => ground.server.resume(),
+        _ => ground.server.behave(),
+    }
+}
+
+fn an_ill_server_is_an_error_in_time_and_heals(kind: &str) {
+    let ills = ILLS.join(" ");
+    let world = World::new(
+        kind,
+        &format!(
+            "mkdir warm; for n in $(seq 20); do echo warm $n > warm/$n; done
+            for ill in {ills}; do mkdir $ill; echo small $ill > $ill/small; head -c 200000 /dev/urandom > $ill/large; done"
+        ),
+    );
+    let point = world.mount(ALICE, "mega:/", "ws");
+    world.assert_says(&point, "cat warm/* | wc -l; ls -d */* | wc -l", "20\n34\n", "well");
+    for ill in ILLS {
+        let large =
+            world.host.sh(&format!("sha256sum < '{}'", world.ground.mono.join(ill).join("large").display()));
+        fall_ill(&world.ground, ill);
+        world.assert_eio(&point, &format!("cat {ill}/small"), ill);
+        world.assert_eio(&point, &format!("cat {ill}/large"), ill);
+        world.assert_says(&point, "cat warm/* | wc -l", "20\n", ill);
+        world.assert_says(&point, &format!("echo mine > {ill}/mine && cat {ill}/mine"), "mine\n", ill);
+        recover(&world.ground, ill);
+        world.assert_says(&point, &format!("cat {ill}/small"), &format!("small {ill}\n"), ill);
+        world.assert_says(&point, &format!("sha256sum < {ill}/large"), &large, ill);
+    }
+}
+
+fn a_restart_without_the_server_serves_what_is_cached(kind: &str) {
+    let mut world = World::new(
+        kind,
+        "mkdir a b; for n in $(seq 20); do echo $n > a/$n; head -c 100000 /dev/urandom > b/$n; done",
+    );
+    let large = world.host.sh(&format!("sha256sum < '{}'", world.ground.mono.join("b/7").display()));
+    let point = world.mount(ALICE, "mega:/", "ws");
+    world.assert_says(&point, "cat a/* | wc -l; ls b | wc -l; echo mine > mine", "20\n20\n", "well");
+    world.ground.server.stop();
+    world.host.end(SIGTERM);
+    world.host.start();
+    world.assert_says(&point, "cat a/* | wc -l; ls b | wc -l; cat mine", "20\n20\nmine\n", "cached");
+    world.assert_eio(&point, "cat b/7", "not cached");
+    world.ground.server.resume();
+    world.assert_says(&point, "sha256sum < b/7", &large, "the server is back");
+}
+
+fn a_mount_stays_what_it_was_when_the_head_moves(kind: &str) {
+    let many =
+        "seq 60 | while read n; do echo $n > $at/$n; done; for n in $(seq 3 3 60); do chmod 755 $at/$n; done";
+    let world = World::new(
+        kind,
+        &format!(
+            "mkdir -p a/deep b listed lost; for n in $(seq 20); do echo old $n > a/deep/$n; echo old $n > b/$n; done
+            at=listed; {many}; at=lost; {many}"
+        ),
+    );
+    let point = world.mount(ALICE, "mega:/", "old");
+    world.assert_says(&point, "ls; ls listed | wc -l", "a\nb\nlisted\nlost\n60\n", "before");
+    world
+        .ground
+        .push("echo new > a/deep/7; rm b/8; echo n > b/new; rm -r lost listed; mkdir lost; echo n > lost/n");
+    let moved = "cat a/deep/7 b/8 listed/7; ls b listed | wc -l; stat -c %a listed/3";
+    world.assert_says(&point, moved, "old 7\nold 8\n7\n83\n755\n", "moved");
+    // What was not listed in time, and cannot be told from what is left, is an error; never what is there now.
+    let (lost, took) = world.run(&point, "find lost | wc -l");
+    let is_eio = lost.as_ref().is_err_and(|said| said.contains("Input/output error"));
+    assert!(is_eio || lost.as_deref() == Ok("61\n"), "{lost:?}");
+    assert!(took < DEADLINE + MARGIN, "{took:?}");
+    let new = world.mount(ALICE, "mega:/", "new");
+    world.assert_says(&new, "cat a/deep/7 b/new; ls b lost | wc -l", "new\nn\n24\n", "mounted anew");
+    world.assert_says(&point, "cat a/deep/7", "old 7\n", "beside the new one");
+}
+
+fn twenty_readers_are_one_fetch(kind: &str) {
+    const AT_ONCE: usize = 20;
+    let world = World::new(kind, "echo small > small; head -c 3000000 /dev/urandom > large; echo x > x");
+    let points = [ALICE, BOB].map(|uid| world.mount(uid, "mega:/", &format!("ws{uid}")));
+    for (name, requests) in [("small", 1), ("large", 2)] {
+        let expected = world.host.sh(&format!("sha256sum < '{}'", world.ground.mono.join(name).display()));
+        world.ground.server.misbehave(Rule::new(Act::Delay(300)));
+        let gate = std::sync::Barrier::new(AT_ONCE);
+        std::thread::scope(|scope| {
+            for number in 0..AT_ONCE {
+                let (host, gate, expected) = (&world.host, &gate, &expected);
+                let (uid, point) = [(ALICE, &points[0]), (BOB, &points[1])][number % 2];
+                scope.spawn(move || {
+                    gate.wait();
+                    assert_eq!(
+                        host.sh_as(uid, &format!("sha256sum < '{}/{name}'", point.display())),
+                        *expected
+                    );
+                });
+            }
+        });
+        world.ground.server.behave();
+        let blob = oid(&world.ground.mono, &format!("HEAD:{name}")).to_string();
+        // A large one is asked for its size first.
+        assert_eq!(world.ground.server.asked(Endpoint::FileBlob, &blob), requests, "{name}");
+    }
+}
+
+#[test]
+fn a_cold_mount_is_what_a_plain_checkout_is_on_the_shared_lower() {
+    a_cold_mount_is_what_a_plain_checkout_is("shared");
+}
+
+#[test]
+fn a_cold_mount_is_what_a_plain_checkout_is_on_the_owners_lower() {
+    a_cold_mount_is_what_a_plain_checkout_is("per-owner");
+}
+
+#[test]
+fn repositories_inside_are_shown_as_they_are_on_both_lowers() {
+    LOWERS.into_iter().for_each(repositories_inside_are_shown_as_they_are);
+}
+
+#[test]
+fn an_ill_server_is_an_error_in_time_and_heals_on_both_lowers() {
+    LOWERS.into_iter().for_each(an_ill_server_is_an_error_in_time_and_heals);
+}
+
+#[test]
+fn a_restart_without_the_server_serves_what_is_cached_on_both_lowers() {
+    LOWERS.into_iter().for_each(a_restart_without_the_server_serves_what_is_cached);
+}
+
+#[test]
+fn a_mount_stays_what_it_was_when_the_head_moves_on_both_lowers() {
+    LOWERS.into_iter().for_each(a_mount_stays_what_it_was_when_the_head_moves);
+}
+
+#[test]
+fn twenty_readers_are_one_fetch_on_both_lowers() {
+    LOWERS.into_iter().for_each(twenty_readers_are_one_fetch);
+}
+
+#[test]
+fn a_file_does_not_wait_for_the_whole_directory_it_is_in() {
+    let world = World::new("shared", "mkdir d; seq 400 | while read n; do echo $n > d/$n; done");
+    let point = world.mount(ALICE, "mega:/", "ws");
+    world.assert_says(&point, "ls d | wc -l", "400\n", "names alone");
+    // All sizes of the directory would take ten seconds, and a wait ends after three.
+    world.ground.server.misbehave(Rule::new(Act::Delay(200)).on(Endpoint::FileBlob));
+    world.assert_says(&point, "cat d/7", "7\n", "the first that is asked for");
+    for name in ["399", "200", "11"] {
+        world.assert_says(
+            &point,
+            &format!("cat d/{name}"),
+            &format!("{name}\n"),
+            "one whose siblings are under way",
+        );
+    }
+}
+
+#[test]
+fn an_absent_blob_is_an_error_of_that_name_alone() {
+    let world = World::new("shared", "mkdir d; echo a > d/a; echo z > d/z");
+    // A tree may name a blob that the server does not have.
+    commit_entry(&world.ground.mono, "d", "100644", NOWHERE, "gone");
+    world.ground.server.push("main");
+    let point = world.mount(ALICE, "mega:/", "ws");
+    world.assert_says(&point, "ls d; cat d/a d/z", "a\ngone\nz\na\nz\n", "beside it");
+    world.assert_eio(&point, "cat d/gone", "absent");
+    world.assert_eio(&point, "stat d/gone", "absent");
+}
