@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     cache::{Cache, CacheError, CacheStats, Put},
-    origin::{FetchError, Origin, Want},
+    origin::{BlobSize, FetchError, Origin, Want},
     types::{Oid, OriginName},
 };
 
@@ -40,6 +40,10 @@ const QUICK_PATIENCE: Duration = Duration::from_millis(100);
 /// The same at an origin where each size costs a request of its own: longer than one takes, since the flight waited for
 /// may be that very request; far shorter than those of a whole directory.
 const DEAR_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sizes in one batch there: a batch lands as a whole and within one deadline. At 8 requests at once, each of a second
+/// (a server's time for some 24 MiB), these take 8 seconds.
+const DEAR_BATCH: usize = 64;
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
@@ -192,8 +196,10 @@ impl ObjectStore {
         want: Want,
     ) -> Result<(), FetchError> {
         let patience = if source.origin.sizes_are_cheap() { QUICK_PATIENCE } else { DEAR_PATIENCE };
-        if let Ok(result) = tokio::time::timeout(patience, landed(source, waiting)).await {
-            return result;
+        match tokio::time::timeout(patience, landed(source, waiting)).await {
+            // It may have been the whole batch that took too long.
+            Err(_) | Ok(Err(FetchError::TimedOut { .. })) => {}
+            Ok(result) => return result,
         }
         let (waiting, ticket) = self.shared.join(source, What::SizeAlone, want.oid);
         if let Some(ticket) = ticket {
@@ -302,7 +308,8 @@ impl Shared {
     async fn bring_sizes(&self, source: &Source, flights: Vec<SizeFlight>) {
         let mut flights = flights.into_iter();
         loop {
-            let batch: Vec<SizeFlight> = flights.by_ref().take(self.batch).collect();
+            let most = if source.origin.sizes_are_cheap() { self.batch } else { self.batch.min(DEAR_BATCH) };
+            let batch: Vec<SizeFlight> = flights.by_ref().take(most).collect();
             if batch.is_empty() {
                 return;
             }
@@ -321,8 +328,12 @@ impl Shared {
         let (wants, tickets): (Vec<Want>, Vec<Ticket>) = asked.into_iter().unzip();
         let answers = source.sizes(&wants).await;
         let sizes = wants.iter().zip(&answers);
-        let puts: Vec<Put> =
-            sizes.filter_map(|(want, size)| Some(Put::Size(want.oid, *size.as_ref().ok()?))).collect();
+        let puts: Vec<Put> = sizes
+            .filter_map(|(want, size)| match size.as_ref().ok()? {
+                BlobSize { content: Some(content), .. } => Some(Put::Blob(want.oid, content.clone())),
+                BlobSize { bytes, content: None } => Some(Put::Size(want.oid, *bytes)),
+            })
+            .collect();
         let kept = if puts.is_empty() { Ok(()) } else { self.keep(wants[0].oid, puts).await };
         for (ticket, answer) in tickets.into_iter().zip(answers) {
             ticket.land(answer.and_then(|_| kept.clone()));

@@ -81,26 +81,41 @@ impl Source {
         }
     }
 
-    /// Sizes of blobs, one result per want.
-    pub(super) async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    /// Sizes of blobs, one result per want; content that comes with one is verified, and the size is its length.
+    pub(super) async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
         self.sizes.fetch_add(wants.len() as u64, Ordering::Relaxed);
         let answers = match self.ask(self.origin.sizes(wants)).await {
             Ok(answers) if answers.len() == wants.len() => answers,
             Ok(answers) => vec![Err(self.miscounted(wants.len(), answers.len())); wants.len()],
             Err(why) => vec![Err(why); wants.len()],
         };
-        let plausible = |(want, answer): (&Want, Result<BlobSize, FetchError>)| {
-            let checked = answer.and_then(|size| match size.bytes {
-                // The kernel never reads a file of no bytes, so nobody would find out that it has some.
-                size if (size == 0) != (want.oid == Oid::EMPTY_BLOB) => {
-                    Err(self.mismatch(want.oid, format!("its size is not {size} bytes")))
-                }
-                size @ 0..=MAX_SIZE => Ok(size),
-                size => Err(self.mismatch(want.oid, format!("no file has {size} bytes"))),
-            });
-            checked.inspect_err(|why| self.note_failure(want, why))
-        };
-        wants.iter().zip(answers).map(plausible).collect()
+        let mut sizes = Vec::with_capacity(wants.len());
+        for (want, answer) in wants.iter().zip(answers) {
+            let checked = match answer {
+                Ok(size) => self.believable(want, size).await,
+                Err(why) => Err(why),
+            };
+            sizes.push(checked.inspect_err(|why| self.note_failure(want, why)));
+        }
+        sizes
+    }
+
+    async fn believable(&self, want: &Want, size: BlobSize) -> Result<BlobSize, FetchError> {
+        let BlobSize { bytes, content } = size;
+        // The kernel never reads a file of no bytes, so nobody would find out that it has some.
+        if (bytes == 0) != (want.oid == Oid::EMPTY_BLOB) {
+            return Err(self.mismatch(want.oid, format!("its size is not {bytes} bytes")));
+        }
+        if bytes > MAX_SIZE {
+            return Err(self.mismatch(want.oid, format!("no file has {bytes} bytes")));
+        }
+        let Some(content) = content else { return Ok(bytes.into()) };
+        if content.len() as u64 != bytes || id_of(ObjectKind::Blob, &content).await != Some(want.oid) {
+            let reason = format!("the {} bytes that came with its size are another blob", content.len());
+            return Err(self.mismatch(want.oid, reason));
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(BlobSize { bytes, content: Some(content) })
     }
 
     /// An origin whose code panics is an origin that broke off.
