@@ -387,3 +387,16 @@ async fn a_slow_answer_is_waited_for() {
     assert_is(&tree(&ground.origin(), &ground.want("project")).await, &ground.want("project"));
     assert!(begin.elapsed() >= Duration::from_millis(300));
 }
+
+#[tokio::test]
+async fn the_top_of_a_commit_is_known_later_if_it_was_asked_for_while_it_was_the_head() {
+    let ground = Ground::new(PROJECT);
+    let (origin, old) = (ground.origin(), ground.server.head());
+    let top = origin.resolve(None, &path("")).await.unwrap();
+    ground.push("echo b > TOP");
+    let rev = old.to_string();
+    assert_eq!(origin.resolve(Some(&rev), &path("")).await.unwrap(), top);
+    let answer = ground.origin().resolve(Some(&rev), &path("")).await.unwrap_err();
+    assert!(matches!(answer, ResolveError::Fetch(FetchError::Unreachable { .. })), "{answer:?}");
+    assert!(answer.to_string().contains("it tells the tree of `/` for its newest commit only"), "{answer}");
+}

@@ -7,7 +7,7 @@
 //! - [`client`], [`transport`]: the HTTP client; one question, asked until it is answered or time is up
 //! - [`answer`]: what comes back, as text → as it is meant
 //! - [`api`]: the questions
-//! - [`revision`], [`resolve`]: from a name and a path to a directory
+//! - [`revision`], [`resolve`], [`tops`]: from a name and a path to a directory
 //! - [`listing`], [`rebuild`]: the tree of a directory, and that of a directory which has moved on
 //!
 //! The server names trees by path, as they are at its head; what a path was at a commit it tells without modes and in
@@ -26,6 +26,7 @@ mod rebuild;
 mod resolve;
 mod retry;
 mod revision;
+mod tops;
 mod transport;
 
 use std::{collections::HashMap, future::Future, sync::Arc};

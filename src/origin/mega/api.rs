@@ -6,6 +6,7 @@ use super::{
     address::Endpoint,
     answer::{self, BadAnswer, Listed},
     id_of,
+    tops::Tops,
     transport::{Answer, Transport, Wanted},
 };
 use crate::{
@@ -18,15 +19,20 @@ pub(super) struct Api {
     transport: Transport,
     imports: RepoPath,
     small_blob_bytes: u32,
+    tops: Tops,
 }
 
 impl Api {
     pub(super) fn new(transport: Transport, imports: RepoPath, small_blob_bytes: u32) -> Api {
-        Api { transport, imports, small_blob_bytes }
+        Api { transport, imports, small_blob_bytes, tops: Tops::default() }
     }
 
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    pub(super) fn tops(&self) -> &Tops {
+        &self.tops
     }
 
     /// The commit that is the head now.

@@ -208,6 +208,77 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Default)]
+    struct Journal(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Journal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_journal_is_told_once_with_names_and_without_the_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "hunter2").unwrap();
+        let login = Login::new(Arc::new(FileCredential::new("mega-token", Some(path))));
+        let journal = Journal::default();
+        let writer = journal.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let secret = runtime.block_on(login.secret()).unwrap();
+            assert_eq!(runtime.block_on(login.renewed(&secret)), Ok(None));
+            for _ in 0..3 {
+                login.complain(&"mega".parse().unwrap(), "the server refuses it (401)");
+            }
+        });
+        let lines = String::from_utf8(journal.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        for part in [
+            " WARN ",
+            event::CREDENTIAL_REFUSED,
+            "scorpio_origin=mega",
+            "scorpio_credential=\"mega-token\"",
+            "refuses it (401)",
+        ] {
+            assert!(lines.contains(part), "{part}: {lines}");
+        }
+        assert!(!lines.contains("hunter2"), "{lines}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_read_once_and_again_when_it_was_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "old").unwrap();
+        let login = Login::new(Arc::new(FileCredential::new("t", Some(path.clone()))));
+        let (old, new) = (Secret::new(b"old").unwrap(), Secret::new(b"new").unwrap());
+        assert_eq!(login.secret().await, Ok(old.clone()));
+        std::fs::write(&path, "new").unwrap();
+        assert_eq!(login.secret().await, Ok(old.clone()), "not read at every request");
+        assert_eq!(login.renewed(&old).await, Ok(Some(new.clone())));
+        assert_eq!(login.secret().await, Ok(new.clone()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            login.renewed(&old).await,
+            Ok(Some(new.clone())),
+            "somebody else found the new one already"
+        );
+        assert_eq!(login.renewed(&new).await, Err(CredentialError::NotGiven));
+        assert_eq!(
+            login.secret().await,
+            Err(CredentialError::NotGiven),
+            "what was refused is not used again"
+        );
+    }
+
     #[test]
     fn a_file_is_read_when_asked_and_bounded() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,12 +1,14 @@
 //! From a revision and a path to a directory's tree id.
 //!
-//! The server tells of the top's tree only as it is at the head, so the head is looked at before and after; everything
-//! below the top is named together with its commit.
+//! The server tells of the top's tree, and of repositories in it, only as they are at the head, so the head is looked at
+//! before and after; everything else is named together with its commit.
+
+use bytes::Bytes;
 
 use super::{api::Api, id_of, revision::Revision};
 use crate::{
     origin::{FetchError, ResolveError, Snapshot},
-    types::{ObjectKind, Oid, OriginName, RepoPath},
+    types::{ObjectKind, Oid, OriginName, RepoPath, Tree},
 };
 
 /// How often the head may move while the top is read. A monorepo takes some commits a second at most.
@@ -40,14 +42,13 @@ impl Api {
         if path.names().is_empty() {
             return self.top(named).await;
         }
-        let tree = match self.repository_at_or_above(path).await? {
-            Some(repository) => self.imported(&named, &repository, path).await?,
-            None => match self.directory(path, Some(commit)).await? {
-                Some(tree) => tree,
-                None => return Err(self.first_missing(&named, path, Some(commit)).await?),
-            },
-        };
-        Ok(Snapshot { commit, path: path.clone(), tree })
+        if let Some(repository) = self.repository_at_or_above(path).await? {
+            return self.imported(named, &repository, path).await;
+        }
+        match self.directory(path, Some(commit)).await? {
+            Some(tree) => Ok(Snapshot { commit, path: path.clone(), tree }),
+            None => Err(self.first_missing(&named, path, Some(commit)).await?),
+        }
     }
 
     async fn top(&self, named: Named<'_>) -> Result<Snapshot, ResolveError> {
@@ -60,22 +61,42 @@ impl Api {
                 if body.is_empty() && !self.listing(&path, Some(commit)).await?.is_empty() {
                     return Err(self.transport().unreachable("it sends nothing for `/`".to_owned()).into());
                 }
-                let tree = id_of(ObjectKind::Tree, &body).await;
-                let tree =
-                    tree.ok_or_else(|| self.mismatch(commit, "its tree is a SHA-1 collision".to_owned()))?;
+                let tree = self.tree_id(&path, &body).await?;
+                self.tops().remember(commit, tree);
                 return Ok(Snapshot { commit, path, tree });
             }
             if !named.is_head {
-                let reason = format!(
-                    "it tells the tree of `/` for its newest commit only, which is {head} and not {commit}; a directory below \
-                     `/` can be had of any commit"
-                );
-                return Err(self.transport().unreachable(reason).into());
+                return self.old_top(commit, head);
             }
             commit = head;
         }
-        let reason = format!("its head moved {TRIES} times while `/` was read");
+        Err(self.restless(&path))
+    }
+
+    /// The top of a commit that is no longer the head.
+    fn old_top(&self, commit: Oid, head: Oid) -> Result<Snapshot, ResolveError> {
+        if let Some(tree) = self.tops().find(commit) {
+            return Ok(Snapshot { commit, path: RepoPath::root(), tree });
+        }
+        let reason = format!(
+            "it tells the tree of `/` for its newest commit only, which is {head} and not {commit}; a directory below `/` can \
+             be had of any commit"
+        );
         Err(self.transport().unreachable(reason).into())
+    }
+
+    /// The id of the tree that was sent for `path`. What is no tree must not become a mount that can never be listed.
+    async fn tree_id(&self, path: &RepoPath, body: &Bytes) -> Result<Oid, FetchError> {
+        let unusable = |reason: String| {
+            self.transport().unreachable(format!("what it sends for `{path}` cannot be used: {reason}"))
+        };
+        Tree::parse(body).map_err(|error| unusable(error.to_string()))?;
+        let id = id_of(ObjectKind::Tree, body).await;
+        id.ok_or_else(|| unusable("it is a SHA-1 collision".to_owned()))
+    }
+
+    fn restless(&self, path: &RepoPath) -> ResolveError {
+        self.transport().unreachable(format!("its head moved {TRIES} times while `{path}` was read")).into()
     }
 
     /// The repository of its own that `path` is in or at the top of.
@@ -96,17 +117,29 @@ impl Api {
     /// The tree at `path` in the repository, which is told as it is now and never otherwise.
     async fn imported(
         &self,
-        named: &Named<'_>,
+        mut named: Named<'_>,
         repository: &RepoPath,
         path: &RepoPath,
-    ) -> Result<Oid, ResolveError> {
-        let body = self.tree(path).await?;
-        if body.is_empty() {
-            return self.empty_imported(named, path).await;
+    ) -> Result<Snapshot, ResolveError> {
+        for _ in 0..TRIES {
+            let body = self.tree(path).await?;
+            let tree = match body.is_empty() {
+                true => self.empty_imported(&named, path).await?,
+                false => self.tree_id(path, &body).await?,
+            };
+            let found = Snapshot { commit: named.commit, path: path.clone(), tree };
+            if !named.is_head {
+                self.check_unmoved(&named, repository).await?;
+                return Ok(found);
+            }
+            // Each push to the repository moves the head, too.
+            let head = self.head().await?;
+            if head == named.commit {
+                return Ok(found);
+            }
+            named.commit = head;
         }
-        self.check_unmoved(named, repository).await?;
-        let tree = id_of(ObjectKind::Tree, &body).await;
-        Ok(tree.ok_or_else(|| self.mismatch(named.commit, "its tree is a SHA-1 collision".to_owned()))?)
+        Err(self.restless(path))
     }
 
     /// An empty directory, no directory, or nothing.
@@ -120,9 +153,6 @@ impl Api {
 
     /// A commit that was asked for by name must show the repository as it is now: its entry is renewed with every push.
     async fn check_unmoved(&self, named: &Named<'_>, repository: &RepoPath) -> Result<(), ResolveError> {
-        if named.is_head {
-            return Ok(());
-        }
         let then = self.entry(repository, Some(named.commit)).await?;
         let now = self.entry(repository, None).await?;
         if then.is_some() && then == now {
