@@ -200,6 +200,14 @@ impl OriginConfig {
 }
 
 impl OriginKind {
+    /// Whether such an origin tells of its head alone, so that what is mounted of it is to be listed soon.
+    pub fn trees_pass(&self) -> bool {
+        match self {
+            OriginKind::Git { .. } => false,
+            OriginKind::Mega(_) => true,
+        }
+    }
+
     /// As `kind` has it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     cache::{Cache, CacheError, CacheStats, Put},
-    origin::{FetchError, Origin, Want},
+    origin::{BlobSize, FetchError, Origin, Want},
     types::{Oid, OriginName},
 };
 

@@ -273,7 +273,7 @@ async fn a_mega_server_conforms_and_again_after_it_was_away() {
     server.stop();
     let gone = |answer: &FetchError| matches!(answer, FetchError::Unreachable { .. });
     let want = case.want(*case.objects.blobs.keys().next().unwrap());
-    assert!(gone(case.origin.blobs(&[want.clone()]).await[0].as_ref().unwrap_err()));
+    assert!(gone(case.origin.blobs(std::slice::from_ref(&want)).await[0].as_ref().unwrap_err()));
     assert!(gone(case.origin.sizes(&[want]).await[0].as_ref().unwrap_err()));
     let unresolved = case.origin.resolve(None, &RepoPath::root()).await.unwrap_err();
     assert!(matches!(&unresolved, ResolveError::Fetch(error) if gone(error)), "{unresolved}");

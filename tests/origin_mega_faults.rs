@@ -282,7 +282,7 @@ async fn a_private_part_is_read_with_the_credential_and_refusals_name_it() {
 
     ground.server.expire("good", true);
     ground.server.forget();
-    let refused = origin.blobs(&[file.clone()]).await.remove(0).unwrap_err();
+    let refused = origin.blobs(std::slice::from_ref(&file)).await.remove(0).unwrap_err();
     assert_eq!(denied(refused), "credential `mega-token`: the server refuses it (401)");
     assert_eq!(ground.server.seen().len(), 1, "a refusal is final");
     let refused = origin.resolve(None, &RepoPath::root()).await.unwrap_err();
@@ -295,10 +295,10 @@ async fn a_private_part_is_read_with_the_credential_and_refusals_name_it() {
     assert_eq!(tokens, ["good", "better"]);
 
     token.set("poor");
-    let refused = token.origin(&ground).trees(&[dir.clone()]).await.remove(0).unwrap_err();
+    let refused = token.origin(&ground).trees(std::slice::from_ref(&dir)).await.remove(0).unwrap_err();
     assert_eq!(denied(refused), "credential `mega-token`: the server refuses it (403)");
     fs::remove_file(&token.path).unwrap();
-    let refused = token.origin(&ground).trees(&[dir.clone()]).await.remove(0).unwrap_err();
+    let refused = token.origin(&ground).trees(std::slice::from_ref(&dir)).await.remove(0).unwrap_err();
     assert_eq!(denied(refused), "credential `mega-token`: it was not given to the service");
     let refused = ground.origin().sizes(&[file]).await.remove(0).unwrap_err();
     assert_eq!(denied(refused), "it answers 401 and no credential is configured for it");

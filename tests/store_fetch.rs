@@ -53,6 +53,8 @@ struct Memory {
     /// Every batch, in order.
     asked: Mutex<Vec<Vec<Oid>>>,
     cheap_sizes: AtomicBool,
+    /// Sizes come with what it takes for the content.
+    sends_content: AtomicBool,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
 }
@@ -70,6 +72,7 @@ impl Memory {
             arrived: Notify::new(),
             asked: Mutex::default(),
             cheap_sizes: AtomicBool::new(false),
+            sends_content: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
         })
@@ -149,7 +152,10 @@ impl Origin for Memory {
         let mut sizes = Vec::new();
         for (index, body) in self.answer(wants).await.into_iter().enumerate() {
             let told = wants.get(index).and_then(|want| said.get(&want.oid)).copied();
-            sizes.push(body.map(|body| told.unwrap_or(body.len() as u64).into()));
+            sizes.push(body.map(|body| BlobSize {
+                bytes: told.unwrap_or(body.len() as u64),
+                content: Some(body).filter(|_| self.sends_content.load(Ordering::SeqCst)),
+            }));
         }
         sizes
     }
@@ -451,6 +457,47 @@ async fn the_wanted_size_is_there_while_a_sibling_hangs() {
     assert_eq!(again, None, "the size of the hanging one cannot be known");
     tokio::task::yield_now().await;
     assert_eq!(world.origin.asked().len(), 2, "a size under way was asked for again");
+}
+
+#[tokio::test]
+async fn a_size_whose_siblings_take_long_is_asked_for_alone_where_sizes_are_dear() {
+    let blobs: Vec<_> = (0..4).map(|seed| blob(seed, 100 + usize::from(seed))).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
+    world.origin.hanging.lock().unwrap().insert(blobs[3].0);
+    world.store.fetch_sizes(&origin(), wants.clone(), 0).await.unwrap();
+    until("the siblings' batch", || world.origin.asked().len() == 2).await;
+    let origin = origin();
+    let second = tokio::time::timeout(Duration::from_secs(20), world.store.fetch_sizes(&origin, wants, 1));
+    second.await.expect("it does not wait for the one that hangs").unwrap();
+    assert_eq!(world.store.cached_size(blobs[1].0).unwrap(), Some(101));
+    assert_eq!(world.origin.asked()[2], [blobs[1].0]);
+}
+
+#[tokio::test]
+async fn content_that_comes_with_a_size_is_verified_and_kept() {
+    let blobs: Vec<_> = (0..3).map(|seed| blob(seed, 100 + usize::from(seed))).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    world.origin.sends_content.store(true, Ordering::SeqCst);
+    let sizes = async |index: usize| world.store.fetch_sizes(&origin(), vec![want(blobs[index].0)], 0).await;
+    sizes(0).await.unwrap();
+    let (oid, (_, content)) = &blobs[0];
+    assert_eq!(world.store.cached_size(*oid).unwrap(), Some(100));
+    assert_eq!(world.store.cached_blob(*oid, 0, u32::MAX).unwrap().as_ref(), Some(content));
+    world.store.fetch_blob(&origin(), want(*oid)).await.unwrap();
+    assert_eq!(world.origin.asked().len(), 1, "it came with its size");
+    let stats = world.store.fetch_stats()[&origin()];
+    assert_eq!(stats, FetchStats { fetched: 0, bytes: 100, failed: 0, sizes: 1 });
+
+    world.origin.set(Fault::WrongBytes);
+    assert!(mismatch(&sizes(1).await), "wrong content");
+    world.origin.set(Fault::None);
+    world.origin.false_sizes.lock().unwrap().insert(blobs[2].0, 99);
+    assert!(mismatch(&sizes(2).await), "a size that is not the content's");
+    for (oid, _) in &blobs[1..] {
+        assert_eq!(world.store.cached_size(*oid).unwrap(), None);
+        assert_eq!(world.store.cached_blob(*oid, 0, u32::MAX).unwrap(), None);
+    }
 }
 
 #[tokio::test]

@@ -159,7 +159,8 @@ fn open_origins(config: &Config) -> BTreeMap<OriginName, Arc<dyn Origin>> {
             let (name, kind) = (name.clone(), config.kind.clone());
             Box::new(move || open_origin(&name, &kind, limits))
         };
-        let origin: Arc<dyn Origin> = Arc::new(Lazy::new(name.clone(), limits.deadline, set_up));
+        let origin: Arc<dyn Origin> =
+            Arc::new(Lazy::new(name.clone(), limits.deadline, config.kind.trees_pass(), set_up));
         (name.clone(), origin)
     };
     let shared = config.origins.iter().filter(|(_, config)| config.read_with() == ReadWith::Service);
@@ -177,7 +178,10 @@ fn opener(config: &Config) -> Opener {
         let (server, view_, vault) = (server.clone(), view.clone(), vault.clone());
         let is_users = config.read_with() == ReadWith::User && view.user().is_some();
         let set_up: SetUp = Box::new(move || open_view(&view_, &server, limits, &vault));
-        is_users.then(|| Arc::new(Lazy::new(view.clone(), limits.deadline, set_up)) as Arc<dyn Origin>)
+        is_users.then(|| {
+            Arc::new(Lazy::new(view.clone(), limits.deadline, config.kind.trees_pass(), set_up))
+                as Arc<dyn Origin>
+        })
     })
 }
 

@@ -18,6 +18,7 @@ pub type SetUp = Box<dyn Fn() -> Result<Arc<dyn Origin>, String> + Send + Sync>;
 /// An origin that may not be there yet.
 pub struct Lazy {
     name: OriginName,
+    trees_pass: bool,
     set_up: Arc<SetUp>,
     origin: OnceCell<Arc<dyn Origin>>,
     /// One try at a time: the others wait for it, and a source that hangs takes one thread.
@@ -26,10 +27,11 @@ pub struct Lazy {
 }
 
 impl Lazy {
-    /// The origin `name` that `set_up` makes; a request waits for it no longer than `deadline`.
-    pub fn new(name: OriginName, deadline: Duration, set_up: SetUp) -> Lazy {
+    /// The origin `name` that `set_up` makes; a request waits for it no longer than `deadline`. Whether its trees pass is
+    /// known beforehand: what stands on it after a restart is pinned before anybody asks it for anything.
+    pub fn new(name: OriginName, deadline: Duration, trees_pass: bool, set_up: SetUp) -> Lazy {
         let set_up = Arc::new(set_up);
-        Lazy { name, set_up, origin: OnceCell::new(), trying: Mutex::new(()), deadline }
+        Lazy { name, trees_pass, set_up, origin: OnceCell::new(), trying: Mutex::new(()), deadline }
     }
 
     async fn get(&self) -> Result<Arc<dyn Origin>, FetchError> {
@@ -92,7 +94,7 @@ impl Origin for Lazy {
     }
 
     fn trees_pass(&self) -> bool {
-        self.origin.get().is_some_and(Origin::trees_pass)
+        self.trees_pass
     }
 }
 
@@ -142,13 +144,14 @@ mod tests {
                 if there.load(SeqCst) { Ok(Arc::new(Empty(name.clone()))) } else { Err("not yet".to_owned()) }
             })
         };
-        let lazy = Lazy::new(name.clone(), Duration::from_secs(5), set_up);
+        let lazy = Lazy::new(name.clone(), Duration::from_secs(5), true, set_up);
         let hint = Hint { commit: Oid::EMPTY_TREE, path: RepoPath::root() };
         let want = [Want { oid: Oid::EMPTY_TREE, hint }];
         let unreachable = FetchError::Unreachable { origin: name, reason: "not yet".to_owned() };
         assert_eq!(lazy.trees(&want).await, [Err(unreachable.clone())]);
         assert_eq!(lazy.sizes(&want).await, [Err(unreachable)]);
         assert!(!lazy.sizes_are_cheap());
+        assert!(lazy.trees_pass());
         there.store(true, SeqCst);
         assert_eq!(lazy.blobs(&want).await, [Ok(Bytes::new())]);
         assert_eq!(lazy.sizes(&want).await, [Ok(0.into())]);

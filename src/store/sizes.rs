@@ -83,8 +83,10 @@ impl ObjectStore {
         want: Want,
     ) -> Result<(), FetchError> {
         let patience = if source.origin.sizes_are_cheap() { QUICK_PATIENCE } else { DEAR_PATIENCE };
-        if let Ok(result) = tokio::time::timeout(patience, landed(source, waiting)).await {
-            return result;
+        match tokio::time::timeout(patience, landed(source, waiting)).await {
+            // It may have been the whole batch that took too long.
+            Err(_) | Ok(Err(FetchError::TimedOut { .. })) => {}
+            Ok(result) => return result,
         }
         let (waiting, ticket) = self.shared.join(source, What::SizeAlone, want.oid);
         if let Some(ticket) = ticket {
