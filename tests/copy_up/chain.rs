@@ -32,7 +32,9 @@ fn asked(host: &Host, at: &Path, step: &str) -> Asked {
 
 /// The chain, a process for each step: what is said of the file, the same again, the copy, and what follows it.
 fn chain(size: u64) -> [(&'static str, String); 6] {
-    let program = |open: &str| format!("/usr/bin/python3 -c 'import os; fd = os.open(\"d{size}/f\", os.O_RDWR{open}); {{}}'");
+    let program = |open: &str| {
+        format!("/usr/bin/python3 -c 'import os; fd = os.open(\"d{size}/f\", os.O_RDWR{open}); {{}}'")
+    };
     [
         ("getattr", format!("stat d{size}/f > /dev/null")),
         ("getattr again", format!("stat d{size}/f > /dev/null")),
@@ -43,13 +45,32 @@ fn chain(size: u64) -> [(&'static str, String); 6] {
     ]
 }
 
-/// What each step asks, for a file of `size`. Everything that the kernel asks once in the life of a session was asked.
-fn expected(size: u64) -> [Vec<(&'static str, u64)>; 6] {
-    // The copy reads each page once, in windows of 1 MiB, or what the readahead makes of it.
-    let reads = size.div_ceil(1 << 20);
-    let copy = if reads == 0 { vec![] } else { vec![("READ", reads)] };
-    // One question for flags each for the file and its directory, which goes up with it.
-    [vec![("LOOKUP", 2)], vec![], vec![("IOCTL", 2)], copy, vec![], vec![]]
+/// What each step asks, without READs. Everything that the kernel asks once in the life of a session was asked.
+const EXPECTED: [&[(&str, u64)]; 6] = [
+    &[("LOOKUP", 2)],
+    &[],
+    // For the flags of the file, and of its directory, which goes up with it.
+    &[("IOCTL", 2)],
+    &[],
+    &[],
+    &[],
+];
+/// The step that reads the file, and the smallest and largest piece that readahead makes of it: it begins with small ones.
+const COPY: usize = 3;
+const PIECES: [u64; 2] = [128 << 10, 1 << 20];
+
+/// Whether each step asked what it may: the copy asks for each page once, the others for none.
+fn fits(size: u64, seen: &[(&str, Asked)]) -> bool {
+    let mut steps = seen.iter().zip(EXPECTED).enumerate();
+    steps.all(|(number, ((_, asked), expected))| {
+        let [most, least] = PIECES.map(|piece| if number == COPY { size.div_ceil(piece) } else { 0 });
+        let reads = asked.get("READ").copied().unwrap_or(0);
+        // What the kernel forgets it says, and nobody listens.
+        let others =
+            asked.iter().filter(|(op, _)| !["READ", "FORGET", "BATCH_FORGET"].contains(&op.as_str()));
+        (least..=most).contains(&reads)
+            && others.map(|(op, count)| (op.as_str(), *count)).eq(expected.iter().copied())
+    })
 }
 
 /// Runs the chain in a fresh workspace with cold caches.
@@ -71,16 +92,18 @@ fn run(host: &Host, size: u64, attempt: usize) -> Vec<(&'static str, Asked)> {
 fn each_step_asks_exactly_this(kind: &str) {
     let host = host(kind);
     let (at, _) = host.mount(ALICE, "first", &[]);
-    let once = asked(&host, &at, "cat first > /dev/null; ls > /dev/null; chmod 600 first; echo more >> first; cat first > /dev/null");
-    eprintln!("{kind}: once in a session: {once:?}");
+    asked(
+        &host,
+        &at,
+        "cat first > /dev/null; ls > /dev/null; chmod 600 first; echo more >> first; cat first > /dev/null",
+    );
     for size in SIZES {
-        let wanted = expected(size).map(|step| step.into_iter().map(|(op, count)| (op.to_owned(), count)).collect::<Asked>());
         let mut last = Vec::new();
-        let fits = (0..ATTEMPTS).any(|attempt| {
+        let found = (0..ATTEMPTS).any(|attempt| {
             last = run(&host, size, attempt);
-            last.iter().map(|(_, asked)| asked).eq(wanted.iter())
+            fits(size, &last)
         });
-        assert!(fits, "{kind}, {size} bytes: {last:#?} instead of {wanted:?}");
+        assert!(found, "{kind}, {size} bytes: {last:#?} instead of {EXPECTED:?}");
     }
 }
 
@@ -101,22 +124,29 @@ fn what_appears(kind: &str) {
     };
     assert_eq!(work("cat a/b/f > /dev/null; ls -R > /dev/null; exec 3< a/b/g"), "");
     // The metadata alone: size and owner are there, the data is the lower's.
-    let parents = format!("d 755 {ALICE} 4096 stored a\nd 755 {ALICE} 4096 stored a/b\n");
-    let marks = "a trusted.overlay.impure=\"y\"\na/b trusted.overlay.impure=\"y\"\n";
-    let origin = |name: &str| format!("{name} trusted.overlay.origin\n");
     let seen = work("chmod 600 a/b/f");
-    eprintln!("{kind}: after chmod:\n{seen}");
-    assert!(seen.contains(&format!("f 600 {ALICE} 100000 - a/b/f\n")), "{seen}");
-    assert!(seen.starts_with(&parents), "{seen}");
-    assert!(seen.contains("a/b/f trusted.overlay.metacopy\n"), "{seen}");
-    // Then the data: the mark goes.
+    let directories = format!("d 755 {ALICE} 4096 stored a\nd 755 {ALICE} 4096 stored a/b\n");
+    let marks = "a trusted.overlay.impure=\"y\"\na trusted.overlay.origin=\"\"\n\
+                 a/b trusted.overlay.impure=\"y\"\na/b trusted.overlay.origin=\"\"\n";
+    let file = |stored: &str| format!("f 600 {ALICE} 100000 {stored} a/b/f\n");
+    let file_marks = "a/b/f trusted.overlay.metacopy=\"\"\na/b/f trusted.overlay.origin=\"\"\n";
+    assert_eq!(seen, format!("{directories}{}{marks}{file_marks}", file("-")));
+    // Then the data: the mark goes. An origin is empty, for it would name what a later session does not know.
     let seen = work(": >> a/b/f");
-    eprintln!("{kind}: after open:\n{seen}");
-    assert!(seen.contains(&format!("f 600 {ALICE} 100000 stored a/b/f\n")), "{seen}");
-    assert!(!seen.contains("metacopy"), "{seen}");
+    assert_eq!(seen, format!("{directories}{}{marks}a/b/f trusted.overlay.origin=\"\"\n", file("stored")));
+    // What is gone and what has moved.
     let seen = work("mv c d; rm a/b/g; mkdir new; ln -sf x d/l");
-    eprintln!("{kind}: after the rest:\n{seen}");
-    let _ = (marks, origin);
+    let expected = [
+        "c 0 0 0 - a/b/g",
+        "c 0 0 0 - c",
+        &format!("d 755 {ALICE} 4096 stored d"),
+        &format!("l 777 {ALICE} 1 - d/l"),
+        "d trusted.overlay.redirect=\"c\"",
+        "new trusted.overlay.opaque=\"y\"",
+    ];
+    for line in expected {
+        assert!(seen.lines().any(|seen| seen == line), "{line} is not in\n{seen}");
+    }
 }
 
 #[test]

@@ -34,17 +34,23 @@ fn first_writers(kind: &str) {
     host.sh("echo 3 > /proc/sys/vm/drop_caches");
     let before = host.opcodes();
     // Appends of one line are atomic, whoever copies the file up.
-    let writers: Vec<_> = (0..12).map(|n| start(ALICE, &at, &format!("echo line {n} >> a/b/c/d/large"))).collect();
-    let readers: Vec<_> = (0..3).map(|_| start(ALICE, &at, "head -c 33554432 a/b/c/d/large | sha256sum")).collect();
+    let writers: Vec<_> =
+        (0..12).map(|n| start(ALICE, &at, &format!("echo line {n} >> a/b/c/d/large"))).collect();
+    let readers: Vec<_> =
+        (0..3).map(|_| start(ALICE, &at, "head -c 33554432 a/b/c/d/large | sha256sum")).collect();
     writers.into_iter().for_each(|writer| drop(done(writer)));
     let sum = host.sh("sha256sum < repo/a/b/c/d/large");
     for reader in readers {
         assert_eq!(done(reader), sum, "who reads meanwhile reads the file");
     }
-    let lines = host.sh_as(ALICE, &format!("cd '{}'; tail -c +33554433 a/b/c/d/large | sort -k2n", at.display()));
+    let lines =
+        host.sh_as(ALICE, &format!("cd '{}'; tail -c +33554433 a/b/c/d/large | sort -k2n", at.display()));
     let all: String = (0..12).map(|n| format!("line {n}\n")).collect();
     assert_eq!(lines, all);
-    assert_eq!(host.sh_as(ALICE, &format!("head -c 33554432 '{}/a/b/c/d/large' | sha256sum", at.display())), sum);
+    assert_eq!(
+        host.sh_as(ALICE, &format!("head -c 33554432 '{}/a/b/c/d/large' | sha256sum", at.display())),
+        sum
+    );
     // The page cache of the lower is one for all of them: each page is asked for once, or a few once more.
     let reads = host.asked_since(&before)["READ"];
     assert!(reads <= 2 * 32 + 16, "{reads} READs of 32 windows for fifteen processes");
@@ -64,11 +70,21 @@ fn parents(kind: &str) {
     // All at once, each needing the same parents.
     let writers: Vec<_> = (1..=3).map(|n| start(ALICE, &at, &format!("echo more >> a/b/c/d/f{n}"))).collect();
     writers.into_iter().for_each(|writer| drop(done(writer)));
-    assert_eq!(host.sh_as(ALICE, &format!("cd '{}'; {look}", at.display())), before, "modes, owners and times are kept");
-    let names = host.sh(&format!("cd '{}' && find . -mindepth 1 -printf '%P\\n' | LC_ALL=C sort", upper(&host, &id).display()));
+    assert_eq!(
+        host.sh_as(ALICE, &format!("cd '{}'; {look}", at.display())),
+        before,
+        "modes, owners and times are kept"
+    );
+    let names = host.sh(&format!(
+        "cd '{}' && find . -mindepth 1 -printf '%P\\n' | LC_ALL=C sort",
+        upper(&host, &id).display()
+    ));
     let expected = "a\na/b\na/b/c\na/b/c/d\na/b/c/d/f1\na/b/c/d/f2\na/b/c/d/f3\n";
     assert_eq!(names, expected, "parents alone, and no sibling");
-    assert_eq!(host.sh_as(ALICE, &format!("cd '{}'; ls a a/b/c/d; stat -c %a a/b/c/d/f1", at.display())), "a:\nb\nother\n\na/b/c/d:\nf1\nf2\nf3\nlarge\nsecond\n755\n");
+    assert_eq!(
+        host.sh_as(ALICE, &format!("cd '{}'; ls a a/b/c/d; stat -c %a a/b/c/d/f1", at.display())),
+        "a:\nb\nother\n\na/b/c/d:\nf1\nf2\nf3\nlarge\nsecond\n755\n"
+    );
 }
 
 #[test]
@@ -80,10 +96,14 @@ fn another_user(kind: &str) {
     let host = Host::with_repo(&lower(kind), REPOSITORY);
     let (alices, alice) = host.mount(ALICE, "alices", &[]);
     let (bobs, bob) = host.mount(BOB, "bobs", &[]);
-    let both = [(ALICE, &alices), (BOB, &bobs)].map(|(uid, at)| start(uid, at, &format!("echo {uid} >> a/b/c/d/second")));
+    let both = [(ALICE, &alices), (BOB, &bobs)]
+        .map(|(uid, at)| start(uid, at, &format!("echo {uid} >> a/b/c/d/second")));
     both.into_iter().for_each(|writer| drop(done(writer)));
     for (uid, at, id) in [(ALICE, &alices, &alice), (BOB, &bobs, &bob)] {
-        assert_eq!(host.sh_as(uid, &format!("tail -c +33554433 '{}/a/b/c/d/second'", at.display())), format!("{uid}\n"));
+        assert_eq!(
+            host.sh_as(uid, &format!("tail -c +33554433 '{}/a/b/c/d/second'", at.display())),
+            format!("{uid}\n")
+        );
         assert!(inventory(&host, id).contains(&format!("f 644 {uid} ")));
     }
     let (third, _) = host.mount(BOB, "third", &[]);

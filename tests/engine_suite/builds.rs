@@ -56,7 +56,9 @@ fn cargo(place: &Place) -> String {
 }
 
 fn make_builds_and_knows_what_it_built(place: &Place) -> Outcome {
-    place.sh(&format!("{MAKE} test -z \"$(make -C liblmdb mtest mdb_stat | grep -v 'is up to date\\|Entering\\|Leaving')\""))
+    place.sh(&format!(
+        "{MAKE} test -z \"$(make -C liblmdb mtest mdb_stat | grep -v 'is up to date\\|Entering\\|Leaving')\""
+    ))
 }
 
 fn cargo_builds_and_knows_what_it_built(place: &Place) -> Outcome {

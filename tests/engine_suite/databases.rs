@@ -70,8 +70,7 @@ fn four_writers_with_a_rollback_journal_in_a_database_of_the_lower(place: &Place
 
 /// Every row whose commit was told is there; then the same after a remount.
 fn a_killed_writer_leaves_a_whole_database(place: &Place) -> Outcome {
-    place.sh(
-        r#"
+    place.sh(r#"
         sqlite3 killed.db 'PRAGMA journal_mode=wal; CREATE TABLE t(n PRIMARY KEY)' >/dev/null
         for round in 1 2 3 4 5; do
             rm -f told
@@ -91,6 +90,5 @@ while True:
             test "$(sqlite3 killed.db 'SELECT max(n) - count(*) FROM t')" = 0
             test "$(sqlite3 killed.db 'PRAGMA integrity_check')" = ok
         done
-        "#,
-    )
+        "#)
 }

@@ -72,11 +72,9 @@ same(refused(lambda: mmap.mmap(os.open("g", os.O_RDONLY), 8, prot=mmap.PROT_WRIT
 }
 
 fn scripts_and_programs_run(place: &Place) -> Outcome {
-    place.sh(
-        "test \"$(./script a b)\" = 'ran a b'; test \"$(./program x)\" = x
+    place.sh("test \"$(./script a b)\" = 'ran a b'; test \"$(./program x)\" = x
          test \"$(printf '\\n' >> changed; ./changed y)\" = y; cp program copied; test \"$(./copied z)\" = z
-         chmod 644 script; ! ./script 2>/dev/null; mv program d/moved; test \"$(d/moved m)\" = m",
-    )
+         chmod 644 script; ! ./script 2>/dev/null; mv program d/moved; test \"$(d/moved m)\" = m")
 }
 
 fn a_program_that_is_built_here_runs_here(place: &Place) -> Outcome {

@@ -13,7 +13,8 @@ const TREE: &str = r#"
     seq 2000 > long; printf '#!/bin/sh\n' > run; chmod 755 run; ln -s long link
 "#;
 
-const SETTINGS: &str = "git config --global user.name n; git config --global user.email e@e; git config --global gc.auto 0;";
+const SETTINGS: &str =
+    "git config --global user.name n; git config --global user.email e@e; git config --global gc.auto 0;";
 
 const CASES: &[Case] = cases![
     init_and_commit_of_what_is_there,
@@ -104,6 +105,9 @@ fn the_repository_is_whole_after_a_remount(place: &Place) -> Outcome {
     let before = place.everything();
     place.mount_again();
     compare(&before, &place.everything())?;
-    git(place, "git fsck --full --strict; test -z \"$(git status --porcelain)\"; git checkout -q main; git checkout -q topic")?;
+    git(
+        place,
+        "git fsck --full --strict; test -z \"$(git status --porcelain)\"; git checkout -q main; git checkout -q topic",
+    )?;
     Ok(OK.to_owned())
 }

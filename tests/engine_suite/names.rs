@@ -35,7 +35,13 @@ const CASES: &[Case] = cases![
 
 #[test]
 fn names_are_bytes() {
-    table::check(&Family { title: "Names", tree: TREE.to_owned(), users: &[ALICE], kept: false, cases: CASES });
+    table::check(&Family {
+        title: "Names",
+        tree: TREE.to_owned(),
+        users: &[ALICE],
+        kept: false,
+        cases: CASES,
+    });
 }
 
 /// That two listings are equal, or the first lines in which they are not.
@@ -136,8 +142,8 @@ fn deep_paths_are_reached(place: &Place) -> Outcome {
     place.python(
         r#"
 deep = "/".join(["d" * 200] * 15)
-same(get(deep + "/deep"), "deep\n"); append(deep + "/deep", "er"); os.rename(deep, "up"); same(get("up/deep"), "deep\ner")
-os.rename("up", deep); same(get(deep + "/deep"), "deep\ner")
+same(get(deep + "/deep"), "deep\n"); append(deep + "/deep", "er"); os.rename(deep + "/deep", "up"); same(get("up"), "deep\ner")
+os.rename("up", deep + "/back"); os.mkdir(deep + "/new"); os.rename(deep + "/new", "new"); same(os.listdir(deep), ["back"])
 "#,
     )
 }

@@ -92,7 +92,9 @@ impl Place {
         let home = host.point(uid, &format!("{name}-home"));
         assert!(home.is_dir() && (uid == ALICE || uid == BOB));
         let fill = |dir: &str| {
-            host.sh(&format!("git -C repo -c tar.umask=022 archive HEAD | tar x -C '{dir}' && chown -R {uid}:{uid} '{dir}'"))
+            host.sh(&format!(
+                "git -C repo -c tar.umask=022 archive HEAD | tar x -C '{dir}' && chown -R {uid}:{uid} '{dir}'"
+            ))
         };
         let (at, workspace) = match kind {
             Kind::Native => {
@@ -171,7 +173,9 @@ impl Place {
 
     pub fn python_as(&self, uid: u32, program: &str) -> Outcome {
         const PRELUDE: &str = include_str!("prelude.py");
-        outcome(&self.command(uid, &["/usr/bin/python3", "-c", &format!("{PRELUDE}{program}")]).output().unwrap())
+        outcome(
+            &self.command(uid, &["/usr/bin/python3", "-c", &format!("{PRELUDE}{program}")]).output().unwrap(),
+        )
     }
 
     /// `words` as `uid`, in the tree, with a writable home beside it.

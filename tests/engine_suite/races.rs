@@ -21,7 +21,13 @@ const CASES: &[Case] = cases![
 
 #[test]
 fn races_have_one_winner_and_lose_nothing() {
-    table::check(&Family { title: "Races", tree: TREE.to_owned(), users: &[ALICE], kept: false, cases: CASES });
+    table::check(&Family {
+        title: "Races",
+        tree: TREE.to_owned(),
+        users: &[ALICE],
+        kept: false,
+        cases: CASES,
+    });
 }
 
 fn five_processes_append_to_one_untouched_file(place: &Place) -> Outcome {

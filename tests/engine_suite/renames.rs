@@ -258,7 +258,9 @@ fn everything_is_the_same_after_a_remount(place: &Place) -> Outcome {
     place.mount_again();
     compare(&before, &place.everything())?;
     // Names that share a file still do.
-    place.python("os.chdir('r12'); append('a', '?'); same([get(n) for n in ('hard', 'D/hard')], ['a\\nmore!?'] * 2)")
+    place.python(
+        "os.chdir('r12'); append('a', '?'); same([get(n) for n in ('hard', 'D/hard')], ['a\\nmore!?'] * 2)",
+    )
 }
 
 /// What came through a remount is changed once more: the marks in the upper are those of a mount of before.

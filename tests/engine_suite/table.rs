@@ -86,6 +86,10 @@ fn cell(kind: Kind, places: &[Place], case: &Case) -> String {
 
 fn section(family: &Family, rows: &[[String; 4]]) -> String {
     let titles = Kind::ALL.map(Kind::title).join(" | ");
-    let lines = family.cases.iter().zip(rows).map(|(case, row)| format!("| `{}` | {} |\n", case.name, row.join(" | ")));
+    let lines = family
+        .cases
+        .iter()
+        .zip(rows)
+        .map(|(case, row)| format!("| `{}` | {} |\n", case.name, row.join(" | ")));
     format!("| test | {titles} |\n|---|---|---|---|---|\n{}", lines.collect::<String>())
 }

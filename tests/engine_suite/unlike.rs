@@ -9,11 +9,20 @@ use crate::{
 };
 
 /// Cases, of all families, in which a workspace and overlayfs on ext4 differ; each stands in `docs/SEMANTICS.md`.
-pub const WHERE_SCORPIO_DIFFERS: [&str; 1] = ["a_range_copied_from_an_untouched_file"];
+pub const WHERE_SCORPIO_DIFFERS: [&str; 7] = [
+    "the_number_of_a_file_after_its_copy_up",
+    "the_link_count_of_a_directory",
+    "the_size_of_an_untouched_directory",
+    "attributes_of_an_untouched_file",
+    "flags_of_files",
+    "clones_of_files",
+    "a_range_copied_from_an_untouched_file",
+];
 
 const TREE: &str = r#"
     for name in mapped number linked atime handle attributes flags copied watched; do echo content > $name; done
     mkdir -p dir/a dir/b; echo x > dir/a/x; cp /bin/sleep sleep; cp /bin/sleep truncated; head -c 100000 /dev/zero > data
+    long=$(printf '%0250d' 0); mkdir -p $long/long/in; echo x > $long/long/in/x
 "#;
 
 const CASES: &[Case] = cases![
@@ -34,6 +43,7 @@ const CASES: &[Case] = cases![
     clones_of_files,
     a_range_copied_from_an_untouched_file,
     a_watch_from_before_a_copy_up,
+    a_directory_with_a_long_path_moved_to_another,
     a_device_node_made_by_root,
     a_whiteout_left_by_rename,
     trusted_attributes_of_overlayfs_set_by_root,
@@ -126,7 +136,8 @@ print("the same" if os.stat("linked").st_ino == os.stat("link").st_ino else "two
 "#,
     )?;
     place::drop_caches();
-    let later = place.python(r#"print("the same" if os.stat("linked").st_ino == os.stat("link").st_ino else "two")"#)?;
+    let later = place
+        .python(r#"print("the same" if os.stat("linked").st_ino == os.stat("link").st_ino else "two")"#)?;
     Ok(format!("at once: {at_once}, once forgotten: {later}"))
 }
 
@@ -178,7 +189,7 @@ def flags(fd): space = bytearray(8); fcntl.ioctl(fd, GET, space); return struct.
 fd = os.open("flags", os.O_RDONLY); print("untouched:", refused(flags, fd), end=", ")
 def mark(): fcntl.ioctl(os.open("flags", os.O_RDONLY), SET, struct.pack("Q", APPEND))
 set = refused(mark); fd = os.open("flags", os.O_RDONLY)
-print("setting:", set + ",", "then append only" if set == "allowed" and flags(fd) & APPEND else "")
+print("setting:", set + (", then append only" if set == "allowed" and flags(fd) & APPEND else ""))
 if set == "allowed": fcntl.ioctl(fd, SET, struct.pack("Q", 0))
 "#,
     )
@@ -208,6 +219,20 @@ fn a_watch_from_before_a_copy_up(place: &Place) -> Outcome {
 fd = libc.inotify_init1(os.O_NONBLOCK); assert libc.inotify_add_watch(fd, b"watched", 2) > 0
 append("watched", "more")
 print("sees it" if refused(os.read, fd, 4096) == "allowed" else "sees nothing")
+"#,
+    )
+}
+
+/// overlayfs notes where a directory of the lower came from, in at most 256 bytes.
+fn a_directory_with_a_long_path_moved_to_another(place: &Place) -> Outcome {
+    place.python(
+        r#"
+import subprocess
+far = "0" * 250
+said = refused(os.rename, far + "/long", "dir/long")
+subprocess.run(["mv", "dir/long" if said == "allowed" else far + "/long", "dir/back"], check=True)
+same(get("dir/back/in/x"), "x\n")
+print("rename:", said + ", mv: moves it")
 "#,
     )
 }
