@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    inventory,
-    support::{ALICE, Host, LOWERS, lower},
+    configuration, inventory,
+    support::{ALICE, Host, LOWERS},
     upper,
 };
 
@@ -18,7 +18,7 @@ const ATTEMPTS: usize = 6;
 fn host(kind: &str) -> Host {
     let files = SIZES.map(|size| format!("mkdir d{size}; head -c {size} /dev/urandom > d{size}/f; "));
     let script = format!("{} echo first > first; git add -A && git commit -q -m first", files.concat());
-    Host::with_repo(&lower(kind), &script)
+    Host::with_repo(&configuration(kind), &script)
 }
 
 /// What one step asked.
@@ -114,7 +114,7 @@ fn each_step_of_a_copy_up_asks_exactly_what_it_needs() {
 
 fn what_appears(kind: &str) {
     let host = Host::with_repo(
-        &lower(kind),
+        &configuration(kind),
         "mkdir -p a/b c; head -c 100000 /dev/urandom > a/b/f; echo x > a/b/g; echo y > c/h; ln -s h c/l; git add -A && git commit -q -m first",
     );
     let (at, id) = host.mount(ALICE, "w", &[]);

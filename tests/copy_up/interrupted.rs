@@ -13,8 +13,8 @@ use nix::{
 };
 
 use crate::{
-    inventory,
-    support::{ALICE, Host, LOWERS, PATIENCE, become_user, lower},
+    configuration, inventory,
+    support::{ALICE, Host, LOWERS, PATIENCE, become_user},
 };
 
 const SIZE: u64 = 48 << 20;
@@ -27,11 +27,6 @@ const REPOSITORY: &str = r#"
     python3 -c 'import sys; [sys.stdout.buffer.write((b"%015d\n" % n) * 65536) for n in range(48)]' > large
     echo small > small; git add -A && git commit -q -m first; sha256sum large > ../sum
 "#;
-
-/// A build without optimisation takes its time to check a large blob.
-fn configuration(kind: &str) -> String {
-    lower(kind) + "[fetch]\ndeadline = \"30m\"\n"
-}
 
 fn host(kind: &str, kept: bool) -> Host {
     let mut host = Host::new(&configuration(kind));

@@ -14,7 +14,12 @@ mod together;
 
 use std::path::PathBuf;
 
-use support::Host;
+use support::{Host, lower};
+
+/// One of the two lowers; and a build without optimisation takes its time to check a large blob on a busy machine.
+fn configuration(kind: &str) -> String {
+    lower(kind) + "[fetch]\ndeadline = \"30m\"\n"
+}
 
 /// Where a workspace's changes lie.
 fn upper(host: &Host, workspace: &str) -> PathBuf {

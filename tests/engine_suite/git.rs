@@ -4,12 +4,12 @@ use crate::{
     Case, Family, OK, Outcome, cases,
     names::compare,
     place::{Forgetful, Place},
-    support::{ALICE, BOB},
+    support::ALICE,
     table,
 };
 
 const TREE: &str = r#"
-    for d in $(seq 0 19); do mkdir -p src/d$d; for f in $(seq 0 19); do echo "line $d $f" > src/d$d/f$f; done; done
+    for d in $(seq 0 9); do mkdir -p src/d$d; for f in $(seq 0 9); do echo "line $d $f" > src/d$d/f$f; done; done
     seq 2000 > long; printf '#!/bin/sh\n' > run; chmod 755 run; ln -s long link
 "#;
 
@@ -27,7 +27,7 @@ const CASES: &[Case] = cases![
 
 #[test]
 fn git_finds_nothing_missing() {
-    let users = &[ALICE, BOB];
+    let users = &[ALICE];
     table::check(&Family { title: "git", tree: TREE.to_owned(), users, kept: false, cases: CASES });
 }
 
@@ -41,7 +41,7 @@ fn init_and_commit_of_what_is_there(place: &Place) -> Outcome {
         place,
         r#"
         git init -q -b main . && git add -A && git commit -q -m first; test -z "$(git status --porcelain)"
-        test "$(git ls-files | wc -l)" = 403; git ls-files -s run link | cut -c1-6 | tr '\n' ' '
+        test "$(git ls-files | wc -l)" = 103; git ls-files -s run link | cut -c1-6 | tr '\n' ' '
         "#,
     )
 }
@@ -52,7 +52,7 @@ fn checkout_back_and_forth(place: &Place) -> Outcome {
         r#"
         git mv src/d0 src/moved; sed -i 's/^100$/one hundred/' long; git rm -q -r src/d1; mkdir src/d1; echo new > src/d1/new
         git add -A; git commit -q -m second
-        for round in 1 2 3; do
+        for round in 1 2; do
             git checkout -q HEAD~1; test -z "$(git status --porcelain)"; test -e src/d0/f0; test ! -e src/moved
             git checkout -q main; test -z "$(git status --porcelain)"; test ! -e src/d0; test -e src/moved/f0
             test "$(ls src/d1)" = new
@@ -91,12 +91,12 @@ fn gc_and_fsck_while_caches_are_dropped(place: &Place) -> Outcome {
         place,
         r#"
         rm -rf src/clone
-        for round in 1 2 3 4 5; do
+        for round in 1 2 3; do
             echo $round >> src/d7/f7; git commit -q -a -m "round $round"; git repack -q -a -d; git gc -q --prune=now
             git fsck --full --strict --no-dangling; test -z "$(git status --porcelain)"
         done
         git reflog expire --expire=now --all; git gc -q --aggressive --prune=now; git fsck --full --strict
-        test "$(git log --format=%s | wc -l)" = 14
+        test "$(git log --format=%s | wc -l)" = 12
         "#,
     )
 }

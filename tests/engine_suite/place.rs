@@ -246,7 +246,7 @@ impl Forgetful {
         let thread = std::thread::spawn(move || {
             while seen.load(Relaxed) {
                 drop_caches();
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(250));
             }
         });
         Forgetful { go_on, thread: Some(thread) }
