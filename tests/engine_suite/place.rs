@@ -223,7 +223,7 @@ fn outcome(output: &Output) -> Outcome {
         let said = said.trim();
         return Ok(if said.is_empty() { OK.to_owned() } else { said.to_owned() });
     }
-    let last = told.lines().chain(said.lines()).map(str::trim).filter(|line| !line.is_empty()).next_back();
+    let last = told.lines().chain(said.lines()).map(str::trim).rfind(|line| !line.is_empty());
     eprintln!("{}\n{told}{said}", output.status);
     Err(last.unwrap_or("without a word").to_owned())
 }

@@ -1,4 +1,4 @@
-//! Two suites of others: `pjdfstest` asks for POSIX, call by call; `fsx` does 50,000 random operations on one file.
+//! Two suites of others: `pjdfstest` asks for POSIX, call by call; `fsx` does random operations on one file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +13,8 @@ use crate::{
     table,
 };
 
-/// Operations of `fsx`, and the seed of their sequence.
-const OPERATIONS: u32 = 50_000;
+/// Operations of `fsx` in the landing run and in the long one, and the seed of their sequence.
+const OPERATIONS: [u32; 2] = [10_000, 50_000];
 const SEED: u32 = 7;
 
 const CASES: &[Case] =
@@ -92,9 +92,10 @@ fn fsx_configuration(within: bool) -> String {
     format!(
         "flen = 262144\nblockmode = {within}\nnosizechecks = {within}\nnomsyncafterwrite = {}\n[weights]\n\
          read = 10\nwrite = 10\nmapread = 10\nmapwrite = 10\nsendfile = 1\ncopy_file_range = 1\n\
-         close_open = {size}\ntruncate = {}\nposix_fallocate = {size}\n\
+         close_open = {}\ntruncate = {}\nposix_fallocate = {size}\n\
          invalidate = {disk}\nfsync = {disk}\nfdatasync = {disk}\npunch_hole = {disk}\nposix_fadvise = {disk}\n",
         !long(),
+        disk * size,
         5 * size
     )
 }
@@ -105,9 +106,10 @@ fn fsx(place: &Place, file: &str, within: bool) -> Outcome {
     // The user may not be able to enter the directory that it was built in.
     fs::copy(tool("fsx"), &program).unwrap();
     place.sh(&format!(
-        "'{}' -f '{}' -N {OPERATIONS} -S {SEED} -P \"$HOME\" {file} | grep -qx 'All operations completed A-OK!'",
+        "'{}' -f '{}' -N {} -S {SEED} -P \"$HOME\" {file} | grep -qx 'All operations completed A-OK!'",
         program.display(),
-        configuration.display()
+        configuration.display(),
+        OPERATIONS[usize::from(long())]
     ))
 }
 

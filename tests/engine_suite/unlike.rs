@@ -22,7 +22,7 @@ pub const WHERE_SCORPIO_DIFFERS: [&str; 7] = [
 const TREE: &str = r#"
     for name in mapped number linked atime handle attributes flags copied watched; do echo content > $name; done
     mkdir -p dir/a dir/b; echo x > dir/a/x; cp /bin/sleep sleep; cp /bin/sleep truncated; head -c 100000 /dev/zero > data
-    long=$(printf '%0250d' 0); mkdir -p $long/long/in; echo x > $long/long/in/x
+    long=$(printf '%0250d' 0); mkdir -p $long/longer-than-six/in; echo x > $long/longer-than-six/in/x
 "#;
 
 const CASES: &[Case] = cases![
@@ -229,8 +229,8 @@ fn a_directory_with_a_long_path_moved_to_another(place: &Place) -> Outcome {
         r#"
 import subprocess
 far = "0" * 250
-said = refused(os.rename, far + "/long", "dir/long")
-subprocess.run(["mv", "dir/long" if said == "allowed" else far + "/long", "dir/back"], check=True)
+said = refused(os.rename, far + "/longer-than-six", "dir/long")
+subprocess.run(["mv", "dir/long" if said == "allowed" else far + "/longer-than-six", "dir/back"], check=True)
 same(get("dir/back/in/x"), "x\n")
 print("rename:", said + ", mv: moves it")
 "#,
