@@ -1,9 +1,9 @@
 //! Requests and results of each step, for a file of each class of size.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::PoisonError};
 
 use crate::{
-    configuration, inventory,
+    CACHES, configuration, inventory, shared,
     support::{ALICE, Host, LOWERS},
     upper,
 };
@@ -109,6 +109,7 @@ fn each_step_asks_exactly_this(kind: &str) {
 
 #[test]
 fn each_step_of_a_copy_up_asks_exactly_what_it_needs() {
+    let _caches = CACHES.write().unwrap_or_else(PoisonError::into_inner);
     LOWERS.into_iter().for_each(each_step_asks_exactly_this);
 }
 
@@ -151,5 +152,6 @@ fn what_appears(kind: &str) {
 
 #[test]
 fn what_appears_in_the_upper_is_this() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(what_appears);
 }

@@ -13,7 +13,7 @@ use nix::{
 };
 
 use crate::{
-    configuration, inventory,
+    configuration, inventory, shared,
     support::{ALICE, Host, LOWERS, PATIENCE, become_user},
 };
 
@@ -122,6 +122,7 @@ fn a_killed_writer(kind: &str) {
 
 #[test]
 fn a_writer_killed_half_way_leaves_the_file_as_it_was() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(a_killed_writer);
 }
 
@@ -136,6 +137,7 @@ fn a_killed_daemon_with_sessions_kept(kind: &str) {
 
 #[test]
 fn a_daemon_killed_half_way_goes_on_with_the_copy_where_its_session_is_kept() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(a_killed_daemon_with_sessions_kept);
 }
 
@@ -153,6 +155,7 @@ fn a_killed_daemon_without(kind: &str) {
 
 #[test]
 fn a_daemon_killed_half_way_fails_the_writer_and_nothing_else_where_it_is_not_kept() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(a_killed_daemon_without);
 }
 
@@ -204,5 +207,6 @@ fn a_full_disk(kind: &str) {
 
 #[test]
 fn a_copy_up_that_does_not_fit_is_enospc_and_the_file_stays_whole() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(a_full_disk);
 }

@@ -12,13 +12,23 @@ mod chain;
 mod interrupted;
 mod together;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
 
 use support::{Host, lower};
 
 /// One of the two lowers; and a build without optimisation takes its time to check a large blob on a busy machine.
 fn configuration(kind: &str) -> String {
     lower(kind) + "[fetch]\ndeadline = \"30m\"\n"
+}
+
+/// Tests that drop the kernel's caches share it; the one that counts what the caches save has it alone.
+static CACHES: RwLock<()> = RwLock::new(());
+
+fn shared() -> RwLockReadGuard<'static, ()> {
+    CACHES.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a workspace's changes lie.

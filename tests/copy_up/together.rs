@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use crate::{
-    configuration, inventory,
+    configuration, inventory, shared,
     support::{ALICE, BOB, Host, LOWERS, become_user},
     upper,
 };
@@ -62,6 +62,7 @@ fn first_writers(kind: &str) {
 
 #[test]
 fn first_writers_at_once_lose_nothing_and_readers_see_it_whole() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(first_writers);
 }
 
@@ -92,6 +93,7 @@ fn parents(kind: &str) {
 
 #[test]
 fn parents_are_copied_up_once_and_look_as_before() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(parents);
 }
 
@@ -115,5 +117,6 @@ fn another_user(kind: &str) {
 
 #[test]
 fn two_users_copy_one_file_up_and_each_has_their_own() {
+    let _caches = shared();
     LOWERS.into_iter().for_each(another_user);
 }

@@ -1,4 +1,4 @@
-//! Two suites of others: `pjdfstest` asks for POSIX, call by call; `fsx` does 50,000 random operations on one file.
+//! Two suites of others: `pjdfstest` asks for POSIX, call by call; `fsx` does random operations on one file, 50,000 in the long run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +13,8 @@ use crate::{
     table,
 };
 
-/// Operations of `fsx`, and the seed of their sequence.
-const OPERATIONS: u32 = 50_000;
+/// Operations of `fsx` in the landing run and in the long one, and the seed of their sequence.
+const OPERATIONS: [u32; 2] = [10_000, 50_000];
 const SEED: u32 = 7;
 
 const CASES: &[Case] =
@@ -106,9 +106,10 @@ fn fsx(place: &Place, file: &str, within: bool) -> Outcome {
     // The user may not be able to enter the directory that it was built in.
     fs::copy(tool("fsx"), &program).unwrap();
     place.sh(&format!(
-        "'{}' -f '{}' -N {OPERATIONS} -S {SEED} -P \"$HOME\" {file} | grep -qx 'All operations completed A-OK!'",
+        "'{}' -f '{}' -N {} -S {SEED} -P \"$HOME\" {file} | grep -qx 'All operations completed A-OK!'",
         program.display(),
-        configuration.display()
+        configuration.display(),
+        OPERATIONS[usize::from(long())]
     ))
 }
 
