@@ -285,3 +285,51 @@ fn every_counter_has_a_line_in_operations() {
         }
     }
 }
+
+/// Rows of a table whose first or last cell is a name in backticks: that name, and the other cells.
+fn rows_of_cases(text: &str) -> Vec<(String, Vec<String>)> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    rows.map(|(name, cells)| {
+        (name.to_owned(), cells.trim_end_matches(" |").split(" | ").map(str::to_owned).collect())
+    })
+    .collect()
+}
+
+/// The cases of the engine suite: functions that have one place.
+fn suite_cases() -> BTreeSet<String> {
+    let all = files(&top().join("tests/engine_suite"), "rs");
+    let text: String = all.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let lists = text.split("cases![").skip(1).filter_map(|list| list.split(']').next());
+    lists
+        .flat_map(|list| list.split(',').map(|name| name.trim().to_owned()))
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn the_engine_suites_page_has_a_row_for_each_case_and_no_other() {
+    let named: Vec<_> =
+        rows_of_cases(&read("docs/ENGINE-SUITE.md")).into_iter().map(|(name, _)| name).collect();
+    assert!(named.len() >= 100, "only {} cases", named.len());
+    assert_eq!(named.iter().cloned().collect::<BTreeSet<_>>(), suite_cases());
+    assert_eq!(named.len(), suite_cases().len(), "a case has two rows");
+}
+
+#[test]
+fn what_differs_from_a_local_file_system_is_said_in_semantics() {
+    let semantics = read("docs/SEMANTICS.md");
+    let section = semantics.split("## What is not as on a local file system").nth(1).unwrap();
+    let mut expected = BTreeSet::new();
+    for (name, cells) in rows_of_cases(&read("docs/ENGINE-SUITE.md")) {
+        let [native, _, shared, _] = &cells[..] else { panic!("{name}: {cells:?}") };
+        if native != shared && native != "–" {
+            expected.insert(name);
+        }
+    }
+    let said: BTreeSet<_> = section
+        .lines()
+        .filter_map(|line| line.strip_suffix("` |")?.rsplit_once("| `"))
+        .map(|(_, name)| name.to_owned())
+        .collect();
+    assert_eq!(said, expected);
+}

@@ -1,4 +1,6 @@
 //! Two users at once, each in mounts of their own that look and work like directories of theirs. Needs root.
+//!
+//! Databases, git, locks and mappings of two users at once: `tests/engine_suite`.
 
 #![allow(clippy::unwrap_used)] // a test that fails panics
 
@@ -8,12 +10,7 @@ use std::{path::Path, process::Command};
 
 use support::{ALICE, BOB, Host, LOWERS, crates, lower};
 
-/// Commits that the SQLite writers make together.
-const COMMITS: u32 = 600;
-/// Processes that write at once.
-const WRITERS: u32 = 4;
-
-/// A C project, a cargo package, a database, and directories to rename.
+/// A C project, a cargo package, and directories to rename.
 fn repository() -> String {
     format!(
         r#"
@@ -24,8 +21,6 @@ fn repository() -> String {
         for n in $(seq 100); do echo content of $n > dir/sub/f$n; done; echo deep > dir/sub/subsub/deep
         printf '#!/bin/sh\necho ran as $(id -u)\n' > tools/run; chmod 755 tools/run
         ln -s dir/sub/f1 link; echo gone > doomed; echo kept > kept; head -c 300000 /dev/urandom > large
-        sqlite3 copied.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(writer, n, UNIQUE(writer, n)); INSERT INTO t VALUES(9, 0);' >/dev/null
-        sqlite3 copied.db 'PRAGMA wal_checkpoint(TRUNCATE);' >/dev/null; rm -f copied.db-*
         git add -A -f . && git commit -q -m first
         "#,
         crates = crates().display()
@@ -195,119 +190,6 @@ fn each_builds(kind: &str) {
     });
 }
 
-fn git_works(kind: &str) {
-    let (host, _) = two_users(kind);
-    both(|uid| {
-        let said = work(
-            &host,
-            uid,
-            r#"
-            git config --global user.name n; git config --global user.email e@e
-            git init -q -b main . && git add -A && git commit -q -m first && git status --porcelain
-            git mv dir/sub dir/renamed && echo more >> kept && git rm -q doomed && git commit -q -a -m second
-            git checkout -q HEAD~1 && cat kept && git checkout -q main && git stash list && git gc -q --prune=now
-            git fsck --strict 2>&1 | grep -v '^notice' || true; git status --porcelain; git log --format=%s; git diff --stat HEAD~1 | tail -n 1
-            "#,
-        );
-        assert_eq!(
-            said,
-            "kept\nsecond\nfirst\n 102 files changed, 1 insertion(+), 1 deletion(-)\n"
-                .replace(" 102", &format!(" {}", CHANGED))
-        );
-    });
-}
-
-/// Files that the second commit touches: 101 renamed, one appended to, one removed.
-const CHANGED: u32 = 103;
-
-fn sqlite_loses_nothing(kind: &str) {
-    let (host, _) = two_users(kind);
-    both(|uid| {
-        work(
-            &host,
-            uid,
-            "sqlite3 new.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(writer, n, UNIQUE(writer, n))' | grep -qx wal",
-        );
-        for (database, already) in [("new.db", 0), ("copied.db", 1)] {
-            let each = COMMITS / WRITERS;
-            work(
-                &host,
-                uid,
-                &format!(
-                    r#"
-                    for writer in $(seq {WRITERS}); do
-                        (echo .timeout 60000; for n in $(seq {each}); do echo "INSERT INTO t VALUES($writer, $n);"; done) \
-                            | sqlite3 -bail {database} & pids="$pids $!"
-                    done
-                    for pid in $pids; do wait $pid; done
-                    "#
-                ),
-            );
-            let found = work(
-                &host,
-                uid,
-                &format!(
-                    "sqlite3 {database} 'PRAGMA journal_mode; SELECT count(*), count(DISTINCT writer) FROM t; PRAGMA integrity_check'"
-                ),
-            );
-            let writers = WRITERS + already;
-            assert_eq!(found, format!("wal\n{}|{writers}\nok\n", COMMITS + already), "{database}");
-        }
-    });
-}
-
-/// Locks, shared mappings, and a program that is built and run where it lies.
-const PROBE: &str = r#"
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#define CHECK(c) do { if (!(c)) { printf("line %d: %s\n", __LINE__, #c); return 1; } } while (0)
-static int locked_by_us(int fd) { struct flock l = {.l_type = F_WRLCK}; return fcntl(fd, F_SETLK, &l); }
-int main(void) {
-    int pipes[2], status; char byte, text[8] = {0};
-    int fd = open("kept", O_RDWR);           /* lies in the repository: opening it for writing copies it up */
-    int reader = open("kept", O_RDONLY);
-    CHECK(fd >= 0 && reader >= 0 && !locked_by_us(fd) && !pipe(pipes));
-    pid_t child = fork();
-    if (!child) { int other = open("kept", O_RDWR); _exit(locked_by_us(other) == -1 ? 7 : 8); }
-    CHECK(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 7);
-    char *shared = mmap(0, 4, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    CHECK(shared != MAP_FAILED);
-    if (!(child = fork())) { memcpy(shared, "KEPT", 4); _exit(0); }
-    CHECK(waitpid(child, &status, 0) == child && !memcmp(shared, "KEPT", 4));
-    CHECK(pread(fd, text, 4, 0) == 4 && !strcmp(text, "KEPT"));
-    CHECK(pread(reader, text, 4, 0) == 4 && !strcmp(text, "KEPT"));
-    CHECK(!msync(shared, 4, MS_SYNC) && !munmap(shared, 4));
-    (void)byte; printf("all is as on any file system\n"); return 0;
-}
-"#;
-
-fn locks_and_mappings_work(kind: &str) {
-    let (host, _) = two_users(kind);
-    both(|uid| {
-        // The mapping and the two descriptors of one process agree once the file is copied up.
-        let said = work(
-            &host,
-            uid,
-            &format!(
-                "cat > probe.c <<'EOF'\n{PROBE}\nEOF\ncc -o probe probe.c && : >> kept && ./probe && cat kept"
-            ),
-        );
-        assert_eq!(said, "all is as on any file system\nKEPT\n");
-        let said = work(
-            &host,
-            uid,
-            "flock -n large -c 'flock -n large -c true || echo excluded'; flock -n large -c 'echo free again'",
-        );
-        assert_eq!(said, "excluded\nfree again\n");
-        // A lock on one's own file says nothing about the other user's file of the same name.
-        work(&host, uid, "flock -n kept -c 'sleep 0.2'");
-    });
-}
-
 fn on_both_lowers(test: fn(&str)) {
     LOWERS.into_iter().for_each(test);
 }
@@ -320,21 +202,6 @@ fn two_users_edit_as_if_each_were_alone_and_find_all_of_it_after_a_remount() {
 #[test]
 fn two_users_build_c_and_cargo_projects() {
     on_both_lowers(each_builds);
-}
-
-#[test]
-fn git_works_in_a_mount() {
-    on_both_lowers(git_works);
-}
-
-#[test]
-fn four_sqlite_writers_lose_nothing() {
-    on_both_lowers(sqlite_loses_nothing);
-}
-
-#[test]
-fn locks_and_shared_mappings_work() {
-    on_both_lowers(locks_and_mappings_work);
 }
 
 #[test]

@@ -33,14 +33,6 @@ fn read(host: &Host, point: &Path) -> String {
     host.sh_as(ALICE, &format!("find '{}' -type f -print0 | xargs -0 sha256sum", point.display()))
 }
 
-/// What was asked since `before`.
-fn asked(host: &Host, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let more =
-        |(name, count): (String, u64)| (before.get(&name).map_or(count, |before| count - before), name);
-    let asked = host.opcodes().into_iter().map(more).filter(|(count, _)| *count > 0);
-    asked.map(|(count, name)| (name, count)).collect()
-}
-
 /// What fills the page cache: content, and the listings of directories.
 const PAGES: [&str; 3] = ["READ", "READDIR", "READDIRPLUS"];
 
@@ -53,7 +45,7 @@ fn assert_asks(host: &Host, expected: &[(&str, u64)], pass: impl Fn(usize)) {
     for attempt in 0..PASSES {
         let before = host.opcodes();
         pass(attempt);
-        let mut asked = asked(host, &before);
+        let mut asked = host.asked_since(&before);
         let again: u64 = PAGES.iter().filter_map(|name| asked.remove(*name)).sum();
         assert_eq!(asked, expected);
         assert!(again * 20 <= before["READ"], "{again} pages of {} once more", before["READ"]);

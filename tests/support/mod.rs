@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary is a crate that uses a part of it
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
@@ -214,14 +215,20 @@ impl Host {
     }
 
     /// Messages read from the FUSE devices so far, of all sessions, by opcode.
-    pub fn opcodes(&self) -> std::collections::BTreeMap<String, u64> {
-        let mut all = std::collections::BTreeMap::new();
+    pub fn opcodes(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
         for session in self.json(0, &["stats"])["sessions"].as_object().unwrap().values() {
             for (name, count) in session["by_opcode"].as_object().unwrap() {
                 *all.entry(name.clone()).or_default() += count.as_u64().unwrap();
             }
         }
         all
+    }
+
+    /// What was asked since `before`, by opcode.
+    pub fn asked_since(&self, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let more = |(name, count): (String, u64)| (name.clone(), count - before.get(&name).unwrap_or(&0));
+        self.opcodes().into_iter().map(more).filter(|(_, count)| *count > 0).collect()
     }
 
     /// Runs `scorpioctl --json` as `uid`, which must succeed.
