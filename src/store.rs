@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     cache::{Cache, CacheError, CacheStats, Put},
-    origin::{BlobSize, FetchError, Origin, Want},
+    origin::{FetchError, Origin, Want},
     types::{Oid, OriginName},
 };
 

@@ -470,7 +470,7 @@ async fn a_size_whose_siblings_take_long_is_asked_for_alone_where_sizes_are_dear
     let origin = origin();
     let second = tokio::time::timeout(Duration::from_secs(20), world.store.fetch_sizes(&origin, wants, 1));
     second.await.expect("it does not wait for the one that hangs").unwrap();
-    assert_eq!(world.store.cached_size(blobs[1].0).unwrap(), Some(101));
+    assert_eq!(world.store.cached_size(&origin, blobs[1].0).unwrap(), Some(101));
     assert_eq!(world.origin.asked()[2], [blobs[1].0]);
 }
 
@@ -482,8 +482,8 @@ async fn content_that_comes_with_a_size_is_verified_and_kept() {
     let sizes = async |index: usize| world.store.fetch_sizes(&origin(), vec![want(blobs[index].0)], 0).await;
     sizes(0).await.unwrap();
     let (oid, (_, content)) = &blobs[0];
-    assert_eq!(world.store.cached_size(*oid).unwrap(), Some(100));
-    assert_eq!(world.store.cached_blob(*oid, 0, u32::MAX).unwrap().as_ref(), Some(content));
+    assert_eq!(world.store.cached_size(&origin(), *oid).unwrap(), Some(100));
+    assert_eq!(world.store.cached_blob(&origin(), *oid, 0, u32::MAX).unwrap().as_ref(), Some(content));
     world.store.fetch_blob(&origin(), want(*oid)).await.unwrap();
     assert_eq!(world.origin.asked().len(), 1, "it came with its size");
     let stats = world.store.fetch_stats()[&origin()];
@@ -495,8 +495,8 @@ async fn content_that_comes_with_a_size_is_verified_and_kept() {
     world.origin.false_sizes.lock().unwrap().insert(blobs[2].0, 99);
     assert!(mismatch(&sizes(2).await), "a size that is not the content's");
     for (oid, _) in &blobs[1..] {
-        assert_eq!(world.store.cached_size(*oid).unwrap(), None);
-        assert_eq!(world.store.cached_blob(*oid, 0, u32::MAX).unwrap(), None);
+        assert_eq!(world.store.cached_size(&origin(), *oid).unwrap(), None);
+        assert_eq!(world.store.cached_blob(&origin(), *oid, 0, u32::MAX).unwrap(), None);
     }
 }
 
