@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 18] = [
     "mount",
     "list",
     "info",
@@ -18,6 +18,8 @@ const VERBS: [&str; 16] = [
     "give",
     "watch",
     "origins",
+    "login",
+    "logout",
     "orphans",
     "export",
     "stats",

@@ -44,7 +44,7 @@ fn each_bad_file_gets_one_sentence_with_line_key_and_what_would_be_right() {
         ),
         (
             "[origin.linux]\nhost = 'x'",
-            ":2: origin.linux.host: is no known key; an origin has kind, path, read_as, url, credential, ca_file, proxy, imports, allow",
+            ":2: origin.linux.host: is no known key; an origin has kind, path, read_as, url, credential, read_with, ca_file, proxy, imports, allow",
         ),
         (
             "[daemon.socket]\npath = '/x'",

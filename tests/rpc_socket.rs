@@ -65,6 +65,14 @@ async fn every_method_answers_those_who_may_and_refuses_the_others() {
         (method::WORKSPACE_GIVE, json!({"id": ID, "user": "a\nb"}), [1001; 4]),
         (method::WORKSPACE_GIVE, json!({"id": ID, "uid": 1}), [-32602; 4]),
         (method::ORIGIN_LIST, json!({}), [0; 4]),
+        // `open` needs no login.
+        (method::CREDENTIAL_STORE, json!({"origin": "open", "secret": "x"}), [1011, 1007, 1007, 1011]),
+        (method::CREDENTIAL_STORE, json!({"origin": "closed", "secret": "x"}), [1003, 1007, 1007, 1011]),
+        (method::CREDENTIAL_STORE, json!({"origin": "open", "secret": "a b"}), [1001; 4]),
+        (method::CREDENTIAL_STORE, json!({"origin": "open+1", "secret": "x"}), [1001; 4]),
+        (method::CREDENTIAL_STORE, json!({"origin": "open"}), [-32602; 4]),
+        (method::CREDENTIAL_FORGET, json!({"origin": "open"}), [0; 4]),
+        (method::CREDENTIAL_FORGET, json!({"origin": "../open"}), [1001; 4]),
         (method::ORPHAN_LIST, json!({}), [1007, 1007, 0, 0]),
         (method::ORPHAN_ADOPT, adopt, [1007, 1007, 0, 0]),
         (method::ORPHAN_DISCARD, json!({"id": "stray2345678"}), [1007, 1007, 0, 0]),
@@ -106,7 +114,7 @@ async fn what_one_may_not_see_looks_as_if_it_were_not_there() {
     let absent = server.call(ALICE, method::WORKSPACE_CREATE, wanted("absent")).await;
     assert_eq!(blur(closed, "closed"), blur(absent, "absent"));
     let shown = server.call(ALICE, method::ORIGIN_LIST, json!({})).await;
-    assert_eq!(shown["result"], json!([{"name": "open", "kind": "git"}]));
+    assert_eq!(shown["result"], json!([{"name": "open", "kind": "git", "read_with": "service"}]));
     let counters = server.call(ALICE, method::COUNTERS, json!({})).await;
     assert_eq!(counters["result"]["origins"], json!({"open": {"fetched": 3, "bytes": 9, "failed": 1}}));
     assert_eq!(counters["result"].get("cache"), None, "content that several origins have is counted once");

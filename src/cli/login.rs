@@ -15,7 +15,10 @@ const MAX_INPUT: u64 = 64 << 10;
 const EXAMPLES: &str = "\
 Examples:
   scorpioctl login mega                        asks for the token, and does not show it
-  scorpioctl login mega < ~/.config/mega-token
+  scorpioctl login mega < ~/.config/mega-token";
+
+const LOGOUT_EXAMPLES: &str = "\
+Examples:
   scorpioctl logout mega";
 
 /// Give the daemon the token that you read an origin with.
@@ -33,7 +36,7 @@ pub(crate) struct Login {
 ///
 /// Your workspaces of it stay mounted; what is not yet in the cache is an I/O error in them until you log in again.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = LOGOUT_EXAMPLES)]
 pub(crate) struct Logout {
     /// Name of the origin
     origin: String,

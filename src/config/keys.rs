@@ -233,7 +233,7 @@ pub(super) const ORIGIN_KEYS: &[Key<OriginDraft>] = &[
     },
     Key {
         name: "read_with",
-        meaning: "`mega`: whose credential it is asked with: that of the `service`, or that of each `user` (`scorpioctl login`).",
+        meaning: "`mega`: whose credential it is asked with: that of the `service`, or that of each `user` (`scorpioctl login NAME`).",
         slot: |origin| Slot::Choice(&mut origin.read_with),
     },
     Key {
