@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     AuthConfig, AuthMode, CacheConfig, EngineConfig, FetchConfig, Limits, LowerKind, Places, Principal,
+    Replay,
 };
 
 const KIB: u32 = 1 << 10;
@@ -52,6 +53,7 @@ impl Default for EngineConfig {
     fn default() -> EngineConfig {
         EngineConfig {
             lower: LowerKind::Auto,
+            replay: Replay::Auto,
             workers: 2,
             entry_ttl: Duration::MAX,
             mount_timeout: Duration::from_secs(30),

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
-    AuthMode, Config, LowerKind, OriginConfig, OriginKind, Principal,
+    AuthMode, Config, LowerKind, OriginConfig, OriginKind, Principal, Replay,
     slot::{Choose, Slot},
 };
 
@@ -119,6 +119,11 @@ pub(super) const KEYS: &[Key<Config>] = &[
         name: "engine.lower",
         meaning: "One FUSE session for all users (kernel 6.12 and later), or one for each; `auto` takes what the kernel can.",
         slot: |config| Slot::Choice(&mut config.engine.lower),
+    },
+    Key {
+        name: "engine.replay",
+        meaning: "How unanswered requests outlive the daemon: the kernel asks again (6.9 and later), or they are kept in memory that systemd holds; `auto` takes what the kernel can.",
+        slot: |config| Slot::Choice(&mut config.engine.replay),
     },
     Key {
         name: "engine.workers",
@@ -253,6 +258,22 @@ impl Choose for DraftKind {
     }
     fn choose(&mut self, _index: usize) {
         *self = DraftKind::Git;
+    }
+}
+
+impl Choose for Replay {
+    fn words(&self) -> &'static [&'static str] {
+        &["auto", "resend", "slots"]
+    }
+    fn word(&self) -> Option<&'static str> {
+        Some(match self {
+            Replay::Auto => "auto",
+            Replay::Resend => "resend",
+            Replay::Slots => "slots",
+        })
+    }
+    fn choose(&mut self, index: usize) {
+        *self = [Replay::Auto, Replay::Resend, Replay::Slots][index];
     }
 }
 
