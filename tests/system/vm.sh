@@ -31,6 +31,8 @@ vm_build() {
     modules=$(find "$kernel" -path '*/lib/modules/*' -prune)
     mkdir -p "$dir/lib/modules"
     mv "$modules" "$dir/lib/modules/"
+    # In a minimal system nothing unpacks them.
+    find "$dir/lib/modules" \( -name '*virtio*.xz' -o -name '*failover*.xz' -o -name 'overlay*.xz' -o -name 'fuse*.xz' \) -exec xz -d {} +
     find "$kernel" -mindepth 1 -maxdepth 1 ! -name vmlinuz -exec rm -rf --one-file-system {} +
     depmod -b "$dir" "${modules##*/}"
     printf '%s\n' virtio_pci virtio_net overlay fuse >"$dir/etc/modules-load.d/test.conf"
