@@ -312,7 +312,7 @@ fn part_at(page: u64) -> Part {
         |bytes: u64, each: usize| u32::try_from(bytes / each as u64).expect("as many as fit into the file");
     match page.checked_sub(landing_at(LANDINGS)) {
         Some(behind) => Part::Places(number(behind, PLACE)),
-        None if (page - HEADER) % READ_BUFFER as u64 == 0 => {
+        None if (page - HEADER).is_multiple_of(READ_BUFFER as u64) => {
             Part::Landing(number(page - HEADER, READ_BUFFER))
         }
         None => Part::RestOfLanding,

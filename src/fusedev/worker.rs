@@ -158,20 +158,16 @@ impl Shared {
             return self.refuse(&header, &"it is asked again right after it had waited in vain");
         }
         match self.park.admit(header.unique, User::of(&header)) {
-            Ok(()) => {
-                match keep() {
-                    Ok(ticket) => self.park.keep(header.unique, ticket),
-                    Err(error) => {
-                        let taken = self.park.take(header.unique);
-                        return if taken.is_some() {
-                            self.refuse(&header, &error)
-                        };
-                    }
+            Ok(()) => match keep() {
+                Ok(ticket) => {
+                    self.park.keep(header.unique, ticket);
+                    let seat = Seat { shared: Arc::downgrade(self), header };
+                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer));
+                    self.park.attach(header.unique, task.abort_handle());
                 }
-                let seat = Seat { shared: Arc::downgrade(self), header };
-                let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer));
-                self.park.attach(header.unique, task.abort_handle());
-            }
+                Err(error) if self.park.take(header.unique).is_some() => self.refuse(&header, &error),
+                Err(_) => {}
+            },
             Err(Refusal::Twice | Refusal::Closed) => {}
             Err(refusal @ (Refusal::Full(_) | Refusal::Share(_))) => self.refuse(&header, &refusal),
         }

@@ -24,7 +24,7 @@ vm_tools() {
 vm_build() {
     local suite=$1 dir=$2 kernel=$2.kernel modules
     vm_tools
-    machine_bootstrap "$suite" "$dir" minbase "$MACHINE_PACKAGES,openssh-server,iproute2"
+    machine_bootstrap "$suite" "$dir" minbase "$MACHINE_PACKAGES,openssh-server,iproute2,kmod"
     # Unpacked and never configured: nothing of it but the kernel and its modules is used.
     machine_bootstrap "$suite" "$kernel" extract linux-image-cloud-amd64
     mv "$kernel"/boot/vmlinuz-* "$kernel/vmlinuz"
@@ -57,8 +57,8 @@ UNIT
     mkdir -p "$dir/etc/systemd/system/multi-user.target.wants"
     ln -sf ../test-network.service "$dir/etc/systemd/system/multi-user.target.wants/"
     local unit
-    # What needs udev, kmod or a terminal, and what would only take time.
-    for unit in serial-getty@ttyS0.service getty@tty1.service kmod-static-nodes.service systemd-binfmt.service \
+    # What needs udev or a terminal, and what would only take time.
+    for unit in serial-getty@ttyS0.service getty@tty1.service systemd-binfmt.service \
         proc-sys-fs-binfmt_misc.automount apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer; do
         ln -sf /dev/null "$dir/etc/systemd/system/$unit"
     done
@@ -91,7 +91,11 @@ vm_up() {
         kill -0 "$pid" 2>/dev/null || { machine_fail "$name did not start: $(tail -n 3 "$MACHINES/$name.qemu")"; return 1; }
         state=$(vm_run "$name" systemctl is-system-running 2>/dev/null) || true
         case $state in
-        running) return ;;
+        running)
+            # systemd mounts it only where fuse is there from the beginning.
+            vm_run "$name" sh -c 'mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections'
+            return
+            ;;
         degraded) vm_run "$name" systemctl --failed --no-legend >&2; machine_fail "$name is degraded"; return 1 ;;
         esac
         sleep 1
