@@ -188,9 +188,11 @@ wait_for_service() {
 }
 
 restarts_under_load() {
-    local round pid before mounts waiting busy=0 kills=0
+    local round pid before mounts sessions waiting busy=0 kills=0
     run sh -c 'cd /home/bob/w && cp -r lib mine && find mine -type f | sort | xargs sha256sum >/var/tmp/bob.sum'
     start_load
+    run sh -c 'mkdir -p /run/connections; mountpoint -q /run/connections || mount -t fusectl none /run/connections'
+    sessions=$(run sh -c "grep ' - fuse.scorpio ' /proc/self/mountinfo | cut -d ' ' -f 3 | cut -d : -f 2 | xargs")
     mounts=$(run grep -e 'overlay scorpio:' -e 'fuse.scorpio' /proc/self/mountinfo)
     for round in $(seq "$rounds"); do
         before=$(count acknowledged)
@@ -202,7 +204,7 @@ restarts_under_load() {
             pid=$(run systemctl show -P MainPID scorpio)
             kills=$((kills + 1))
             # How many requests the kernel waits for while nobody is there to answer.
-            waiting=$(run sh -c "kill -9 $pid; sleep 0.05; cat /sys/fs/fuse/connections/*/waiting || true")
+            waiting=$(run sh -c "kill -9 $pid; sleep 0.05; for session in $sessions; do cat /run/connections/\$session/waiting; done")
             case $waiting in *[1-9]*) busy=$((busy + 1)) ;; esac
         fi
         script 'systemctl reset-failed scorpio 2>/dev/null || true'

@@ -91,11 +91,7 @@ vm_up() {
         kill -0 "$pid" 2>/dev/null || { machine_fail "$name did not start: $(tail -n 3 "$MACHINES/$name.qemu")"; return 1; }
         state=$(vm_run "$name" systemctl is-system-running 2>/dev/null) || true
         case $state in
-        running)
-            # systemd mounts it only where fuse is there from the beginning.
-            vm_run "$name" sh -c 'mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections'
-            return
-            ;;
+        running) return ;;
         degraded) vm_run "$name" systemctl --failed --no-legend >&2; machine_fail "$name is degraded"; return 1 ;;
         esac
         sleep 1
