@@ -91,7 +91,11 @@ vm_up() {
         kill -0 "$pid" 2>/dev/null || { machine_fail "$name did not start: $(tail -n 3 "$MACHINES/$name.qemu")"; return 1; }
         state=$(vm_run "$name" systemctl is-system-running 2>/dev/null) || true
         case $state in
-        running) return ;;
+        running)
+            # Started by the first question, it would answer later than anybody waits.
+            vm_run "$name" systemctl start polkit
+            return
+            ;;
         degraded) vm_run "$name" systemctl --failed --no-legend >&2; machine_fail "$name is degraded"; return 1 ;;
         esac
         sleep 1
