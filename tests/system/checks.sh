@@ -203,8 +203,10 @@ restarts_under_load() {
         else
             pid=$(run systemctl show -P MainPID scorpio)
             kills=$((kills + 1))
-            # How many requests the kernel waits for while nobody is there to answer.
-            waiting=$(run sh -c "kill -9 $pid; sleep 0.05; for session in $sessions; do cat /run/connections/\$session/waiting; done")
+            # No answer is written any more, so that requests which the daemon has read are unanswered when it is killed. How
+            # many the kernel waits for is asked while nobody is there to answer.
+            waiting=$(run sh -c "strace -f -qq -o /dev/null -e trace=writev -e inject=writev:delay_enter=3000000 -p $pid 2>/dev/null &
+                sleep 2; kill -9 $pid; sleep 0.05; for session in $sessions; do cat /run/connections/\$session/waiting; done")
             case $waiting in *[1-9]*) busy=$((busy + 1)) ;; esac
         fi
         script 'systemctl reset-failed scorpio 2>/dev/null || true'
