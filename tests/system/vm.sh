@@ -74,7 +74,7 @@ vm_up() {
     # Another one when somebody has it already; qemu then ends at once.
     for try in 1 2 3 4 5; do
         port=$((20000 + RANDOM % 20000))
-        setsid qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -m 2048 -smp 2 -nodefaults \
+        setsid qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu Nehalem -m 2048 -smp 2 -nodefaults \
             -no-reboot -display none -serial "file:$MACHINES/$name.console" \
             -kernel "$dir.kernel/vmlinuz" \
             -append "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 mitigations=off panic=-1" \
@@ -88,7 +88,7 @@ vm_up() {
     echo "$pid" >"$MACHINES/$name.pid"
     echo "$port" >"$MACHINES/$name.port"
     for try in $(seq 150); do
-        kill -0 "$pid" 2>/dev/null || { machine_fail "$name did not start: $(tail -n 3 "$MACHINES/$name.qemu")"; return 1; }
+        kill -0 "$pid" 2>/dev/null || { machine_fail "$name did not start: $(tail -n 20 "$MACHINES/$name.console" "$MACHINES/$name.qemu")"; return 1; }
         state=$(vm_run "$name" systemctl is-system-running 2>/dev/null) || true
         case $state in
         running)
