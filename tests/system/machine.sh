@@ -22,11 +22,16 @@ machine_fail() {
 
 . tests/system/vm.sh
 
+# Where this host gets its packages from.
+machine_mirror() {
+    awk '/^URIs:/ { print $2; exit } $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^[a-z]+:\//) { print $i; exit } }' \
+        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null
+}
+
 # machine_bootstrap SUITE DIR VARIANT PACKAGES
 machine_bootstrap() {
     local suite=$1 dir=$2 variant=$3 packages=$4 mirror
-    mirror=$(awk '/^URIs:/ { print $2; exit } $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^[a-z]+:\//) { print $i; exit } }' \
-        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null)
+    mirror=$(machine_mirror)
     rm -rf "$dir"
     mmdebstrap --quiet --variant="$variant" --mode=root --skip=check/empty --include="$packages" \
         --aptopt='Acquire::Languages "none"' --dpkgopt=force-unsafe-io \

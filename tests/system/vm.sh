@@ -17,8 +17,15 @@ vm_tools() {
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
     [ "${#missing[@]}" = 0 ] && return
+    # Debian 12's own qemu (7.2) makes Linux 6.12 panic within minutes.
+    local backports=/etc/apt/sources.list.d/scorpio-test-backports.list from=()
+    if grep -q '^VERSION_CODENAME=bookworm$' /etc/os-release; then
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(machine_mirror) bookworm-backports main" >"$backports"
+        from=(--target-release bookworm-backports)
+    fi
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${from[@]}" "${missing[@]}" >/dev/null
+    rm -f "$backports"
 }
 
 vm_build() {
