@@ -107,11 +107,24 @@ pub enum LowerKind {
     PerOwner,
 }
 
+/// How the next process gets the requests that this one has read and not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The kernel asks again where it can (≥ 6.9), else from slots.
+    Auto,
+    /// The kernel asks again; where it cannot, a restart interrupts.
+    Resend,
+    /// They are kept in a memory file.
+    Slots,
+}
+
 /// `[engine]`
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
     /// `auto`, `shared` or `per-owner`.
     pub lower: LowerKind,
+    /// `auto`, `resend` or `slots`.
+    pub replay: Replay,
     /// Threads reading the FUSE device, per session: 2.
     pub workers: usize,
     /// How long the kernel may trust names and attributes: for ever ([`Duration::MAX`]), unless a test shows that the

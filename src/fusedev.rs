@@ -9,6 +9,7 @@
 //! - `abi`: numbers and structures; `decode`, `encode`, `listing`: bytes to requests, answers to bytes;
 //! - `policy`: what is done with each opcode; `init`: the handshake and its record; all pure;
 //! - `park`: the questions that wait; `asker`: whom they are accounted to; `repeat`: those that need not wait again;
+//! - `slots`, `landing`: what was read and not answered, where a successor finds it;
 //! - `counters` and `throttle`: what is told;
 //! - `device`, `worker`, `session`: the descriptor, the threads on it, their owner.
 //!
@@ -22,11 +23,13 @@ mod decode;
 mod device;
 mod encode;
 mod init;
+mod landing;
 mod listing;
 mod park;
 mod policy;
 mod repeat;
 mod session;
+mod slots;
 mod throttle;
 mod worker;
 
@@ -36,8 +39,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use self::{
-    device::open_device, init::NegotiatedError, listing::DirBuffer, policy::refusal, session::Session,
+    device::open_device,
+    init::NegotiatedError,
+    listing::DirBuffer,
+    policy::refusal,
+    session::Session,
+    slots::{Slots, SlotsError, SlotsId},
 };
+use crate::config::Replay;
 
 /// Attributes of an inode as the protocol carries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,4 +227,6 @@ pub enum SessionError {
 pub struct Features {
     /// Ask for `FUSE_ALLOW_IDMAP` (kernel ≥ 6.12) and fail when it is not granted.
     pub idmap: bool,
+    /// How a successor gets the requests that this process has read and not answered.
+    pub replay: Replay,
 }

@@ -10,6 +10,7 @@
 //! - [`process`]: what a process inherits
 //! - [`boot`]: ids of this boot
 //! - [`fdstore`]: descriptors that the service manager keeps for us
+//! - [`shared`]: memory that the next process of the service finds as it was left
 //! - [`heap`]: memory that is given back
 
 pub mod boot;
@@ -22,4 +23,5 @@ pub mod mount;
 pub mod mountinfo;
 pub mod peer;
 pub mod process;
+pub mod shared;
 pub mod userns;

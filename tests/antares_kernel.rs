@@ -20,7 +20,7 @@ use std::{
 use scorpio::{
     antares::{Antares, AntaresConfig, Create, Options, Scope, State, Workspace, WorkspaceError},
     cache::{Cache, CacheOptions},
-    config::{Limits, LowerKind},
+    config::{Limits, LowerKind, Replay},
     dicfuse::{Dicfuse, NodeTableOptions},
     engine::{
         Leave, OverlayEngine, UnmountError,
@@ -104,6 +104,7 @@ impl Host {
         let options = KernelOptions {
             runtime_dir: self.at("run"),
             lower: LowerKind::Auto,
+            replay: Replay::Auto,
             limits: SessionLimits {
                 workers: 2,
                 parked: 256,

@@ -13,11 +13,17 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
-use scorpio::fusedev::{
-    Answer, Answered, Asker, Features, FileAttr, FileSystem, Negotiated, Question, Session, SessionError,
-    SessionLimits,
+use scorpio::{
+    config::Replay,
+    fusedev::{
+        Answer, Answered, Asker, Features, FileAttr, FileSystem, Negotiated, Question, Session, SessionError,
+        SessionLimits,
+    },
 };
 use tokio::sync::oneshot;
+
+#[path = "fusedev_protocol/replay.rs"]
+mod replay;
 
 const LIMITS: SessionLimits = SessionLimits {
     workers: 2,
@@ -26,7 +32,7 @@ const LIMITS: SessionLimits = SessionLimits {
     deadline: Duration::from_secs(60),
     entry_ttl: Duration::from_secs(3600),
 };
-const PLAIN: Features = Features { idmap: false };
+const PLAIN: Features = Features { idmap: false, replay: Replay::Auto };
 const EVERYTHING: u64 = u64::MAX;
 const RESENT: u64 = 1 << 63;
 
@@ -167,7 +173,7 @@ fn a_kernel_that_lacks_something_is_answered_and_named() {
     let runtime = runtime();
     kernel.offer(45, EVERYTHING & !(1 << 40));
     let fs = Arc::new(Scripted(Box::new(|_| Answered::Now(attr()))));
-    let features = Features { idmap: true };
+    let features = Features { idmap: true, ..PLAIN };
     let error = Session::start(device, fs, features, LIMITS, runtime.handle().clone()).err().unwrap();
     assert!(matches!(&error, SessionError::Kernel(what) if what.contains("FUSE_ALLOW_IDMAP")), "{error}");
     assert_eq!(kernel.reply(), Reply(-libc::EPROTO, 2, vec![]));
@@ -399,7 +405,8 @@ fn a_resumed_session_asks_for_unanswered_requests_first() {
         kernel.ask(GETATTR, 8, 5, &[0; 16]);
         let fs = Arc::new(Scripted(Box::new(|_| Answered::Now(attr()))));
         let negotiated = Negotiated { minor: 41, flags };
-        let session = Session::resume(device, negotiated, fs, LIMITS, runtime.handle().clone()).unwrap();
+        let session =
+            Session::resume(device, negotiated, None, fs, LIMITS, runtime.handle().clone()).unwrap();
         let first = kernel.reply();
         drop(session);
         first

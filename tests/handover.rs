@@ -1,6 +1,6 @@
 //! Daemons that are killed and started again, under users who work in their workspaces: nobody notices.
 //!
-//! Needs root, overlayfs and FUSE, and Linux 6.9 or newer.
+//! Needs root, overlayfs and FUSE, and Linux 6.9 or newer for those in which the kernel asks again.
 #![allow(clippy::unwrap_used, unreachable_pub)] // tests may, in their own functions too
 
 mod support;
@@ -8,7 +8,7 @@ mod support;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::fs::MetadataExt,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
@@ -35,8 +35,12 @@ const REPOSITORY: &str = r#"
     git add -A && git commit -qm first
 "#;
 
-fn host(lower: &str) -> Host {
-    let mut host = Host::new(&format!("[engine]\nlower = \"{lower}\""));
+/// How a successor gets what was not answered: from the kernel, or out of memory.
+const RESEND: &str = "resend";
+const SLOTS: &str = "slots";
+
+fn host(lower: &str, replay: &str) -> Host {
+    let mut host = Host::new(&format!("[engine]\nlower = \"{lower}\"\nreplay = \"{replay}\""));
     fs::create_dir(host.path("repo")).unwrap();
     host.sh(&format!(
         "cd repo && git init -q -b main . && git config user.name t && git config user.email t@t && {REPOSITORY}"
@@ -150,6 +154,18 @@ fn await_requests(host: &Host) -> u64 {
     }
 }
 
+/// Requests that successors found in memory, and whether any asked the kernel.
+fn resumptions(host: &Host) -> (u64, bool) {
+    let log = host.log();
+    let resumed = || log.lines().filter(|line| line.contains("FUSE session resumed"));
+    let number = |line: &str| line.split("replayed=").nth(1)?.split_whitespace().next()?.parse::<u64>().ok();
+    assert!(resumed().next().is_some(), "{log}");
+    (
+        resumed().map(|line| number(line).expect(line)).sum(),
+        resumed().any(|line| line.contains("resend=true")),
+    )
+}
+
 fn identity(path: &Path) -> (u64, u64) {
     let found = fs::metadata(path).unwrap();
     (found.dev(), found.ino())
@@ -188,9 +204,11 @@ fn survive(mut host: Host, ending: Signal, rounds: u32) {
     }
     let (done, longest) = load.finish(&host);
     let (held, _) = holder.finish(&host);
+    let (replayed, resent) = resumptions(&host);
     println!(
-        "{ending}: {rounds} times, {busy} with requests in flight, {done} operations, {held} of the lock's holder, longest wait {longest:.2} s"
+        "{ending}: {rounds} times, {busy} with requests in flight, {replayed} requests replayed, {done} operations, {held} of the lock's holder, longest wait {longest:.2} s"
     );
+    assert_eq!(replayed == 0, resent, "either the kernel asks again or they are kept");
     assert!(busy * 2 > rounds, "only {busy} of {rounds} kills met requests in flight");
     assert_eq!((identity(&point), identity(&throw_away)), (before.1, before.2));
     assert_eq!(identity(&point.join("tree/large")), file);
@@ -220,19 +238,38 @@ fn stop_leaves_nothing(host: &mut Host) {
 
 #[test]
 fn nobody_notices_twenty_kills_with_one_session_for_all() {
-    survive(host("shared"), SIGKILL, 20);
+    survive(host("shared", RESEND), SIGKILL, 20);
 }
 
 #[test]
 fn nobody_notices_kills_with_a_session_for_each_owner() {
-    survive(host("per-owner"), SIGKILL, 6);
+    survive(host("per-owner", RESEND), SIGKILL, 6);
+}
+
+#[test]
+fn nobody_notices_twenty_kills_where_the_kernel_does_not_ask_again() {
+    survive(host("per-owner", SLOTS), SIGKILL, 20);
+}
+
+#[test]
+fn nobody_notices_kills_of_one_session_where_the_kernel_does_not_ask_again() {
+    survive(host("shared", SLOTS), SIGKILL, 10);
 }
 
 #[test]
 fn nobody_notices_restarts() {
+    restarts(RESEND);
+}
+
+#[test]
+fn nobody_notices_restarts_where_the_kernel_does_not_ask_again() {
+    restarts(SLOTS);
+}
+
+fn restarts(replay: &str) {
     let place = tempfile::tempdir().unwrap();
     let systemd = Systemd::start(place.path(), "restart");
-    let mut host = host("shared");
+    let mut host = host("shared", replay);
     host.end(SIGKILL);
     host.set("DBUS_SYSTEM_BUS_ADDRESS", systemd.address());
     host.start();
@@ -240,8 +277,8 @@ fn nobody_notices_restarts() {
 }
 
 /// What a successor does that cannot go on: the old mounts are detached, new ones made, the upper is what it was.
-fn falls_back(spoil: impl FnOnce(&Host)) {
-    let mut host = host("shared");
+fn falls_back(replay: &str, spoil: impl FnOnce(&Host)) {
+    let mut host = host("shared", replay);
     let (point, id) = host.mount(ALICE, "alice", &[]);
     host.mount(BOB, "bob", &["--ephemeral"]);
     host.sh_as(
@@ -285,12 +322,12 @@ fn replace_record(host: &Host, content: &[u8]) {
 
 #[test]
 fn a_garbage_record_is_not_gone_on_with() {
-    falls_back(|host| replace_record(host, &[0xff; 300]));
+    falls_back(RESEND, |host| replace_record(host, &[0xff; 300]));
 }
 
 #[test]
 fn a_record_of_another_version_is_not_gone_on_with() {
-    falls_back(|host| {
+    falls_back(RESEND, |host| {
         let text = "scorpio-session 99 shared idmap 0 0 0:1 boot table handshake";
         let sealed = format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()));
         replace_record(host, sealed.as_bytes());
@@ -299,12 +336,12 @@ fn a_record_of_another_version_is_not_gone_on_with() {
 
 #[test]
 fn a_session_whose_node_table_is_lost_is_not_gone_on_with() {
-    falls_back(|host| fs::remove_dir_all(host.path("run/nodes")).unwrap());
+    falls_back(RESEND, |host| fs::remove_dir_all(host.path("run/nodes")).unwrap());
 }
 
 #[test]
 fn a_device_without_a_record_is_not_gone_on_with() {
-    falls_back(|host| {
+    falls_back(RESEND, |host| {
         use scorpio::sys::fdstore::read_memory_file;
         host.manager().with(|stored| {
             stored.retain(|(_, fd)| read_memory_file(fd, 4096).map_or(true, |c| c.is_empty()));
@@ -312,9 +349,46 @@ fn a_device_without_a_record_is_not_gone_on_with() {
     });
 }
 
+/// What the manager stores of memory that is written to.
+fn with_slots(host: &Host, spoil: impl Fn(&mut Vec<(String, OwnedFd)>, usize)) {
+    host.manager().with(|stored| {
+        let is_one = |(_, fd): &(String, OwnedFd)| scorpio::sys::shared::length_of_writable(fd).is_some();
+        let at = stored.iter().position(is_one).expect("slots are stored");
+        spoil(stored, at);
+    });
+}
+
+#[test]
+fn a_session_without_its_slots_is_not_gone_on_with() {
+    falls_back(SLOTS, |host| {
+        with_slots(host, |stored, at| {
+            stored.remove(at);
+        });
+    });
+}
+
+#[test]
+fn a_session_whose_slots_are_of_another_version_is_not_gone_on_with() {
+    falls_back(SLOTS, |host| {
+        with_slots(host, |stored, at| {
+            rustix::io::pwrite(&stored[at].1, &99u32.to_le_bytes(), 8).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_session_is_not_gone_on_with_by_the_slots_of_another() {
+    falls_back(SLOTS, |host| {
+        with_slots(host, |stored, at| {
+            let length = scorpio::sys::shared::length_of_writable(&stored[at].1).unwrap();
+            stored[at].1 = scorpio::sys::shared::writable_memory_file("test", length).unwrap();
+        });
+    });
+}
+
 #[test]
 fn without_its_descriptors_a_session_is_mounted_again() {
-    let mut host = host("shared");
+    let mut host = host("shared", RESEND);
     let (point, _) = host.mount(ALICE, "alice", &[]);
     host.sh_as(ALICE, "echo mine > mnt/alice/new");
     let before = mounts(&host);

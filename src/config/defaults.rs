@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     AuthConfig, AuthMode, CacheConfig, EngineConfig, FetchConfig, Limits, LowerKind, MegaServer, Places,
-    Principal,
+    Principal, Replay,
 };
 
 use crate::types::RepoPath;
@@ -55,6 +55,7 @@ impl Default for EngineConfig {
     fn default() -> EngineConfig {
         EngineConfig {
             lower: LowerKind::Auto,
+            replay: Replay::Auto,
             workers: 2,
             entry_ttl: Duration::MAX,
             mount_timeout: Duration::from_secs(30),

@@ -4,6 +4,7 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
     AuthMode, Config, CredentialFile, LowerKind, MegaServer, OriginConfig, OriginKind, Principal, ReadWith,
+    Replay,
     slot::{Choose, Slot},
     value,
 };
@@ -141,6 +142,11 @@ pub(super) const KEYS: &[Key<Config>] = &[
         name: "engine.lower",
         meaning: "One FUSE session for all users (kernel 6.12 and later), or one for each; `auto` takes what the kernel can.",
         slot: |config| Slot::Choice(&mut config.engine.lower),
+    },
+    Key {
+        name: "engine.replay",
+        meaning: "How unanswered requests outlive the daemon: the kernel asks again (6.9 and later), or they are kept in memory that systemd holds; `auto` takes what the kernel can.",
+        slot: |config| Slot::Choice(&mut config.engine.replay),
     },
     Key {
         name: "engine.workers",
@@ -395,6 +401,22 @@ impl Choose for Option<ReadWith> {
     }
     fn choose(&mut self, index: usize) {
         *self = Some([ReadWith::Service, ReadWith::User][index]);
+    }
+}
+
+impl Choose for Replay {
+    fn words(&self) -> &'static [&'static str] {
+        &["auto", "resend", "slots"]
+    }
+    fn word(&self) -> Option<&'static str> {
+        Some(match self {
+            Replay::Auto => "auto",
+            Replay::Resend => "resend",
+            Replay::Slots => "slots",
+        })
+    }
+    fn choose(&mut self, index: usize) {
+        *self = [Replay::Auto, Replay::Resend, Replay::Slots][index];
     }
 }
 

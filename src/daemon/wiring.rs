@@ -238,6 +238,7 @@ async fn open_engine(
     let options = KernelOptions {
         runtime_dir: config.daemon.runtime_dir.clone(),
         lower: config.engine.lower,
+        replay: config.engine.replay,
         limits: SessionLimits {
             workers: config.engine.workers,
             parked: config.fetch.parked,

@@ -4,13 +4,14 @@
 //!  first process                        keeper (service manager)             successor
 //!  ─────────────                        ────────────────────────             ─────────
 //!  mount a session, answer INIT
-//!  record + device ──────── keep ─────► holds both
+//!  record + device (+ slots) ─ keep ──► holds them
 //!  overlays are made on it                  │
 //!  killed, or Leave::Everything             │ connection lives on,
 //!                                           │ questions wait in it
 //!                                           └── Inherited ─────────► record fits? mount still there?
 //!                                                                      yes: resume: no INIT, unanswered
-//!                                                                           questions come again
+//!                                                                           questions come again, or lie
+//!                                                                           in the slots
 //!                                                                      no:  forget, detach, mount anew
 //! ```
 //!
@@ -32,12 +33,25 @@ pub struct Inherited {
     pub device: OwnedFd,
     /// The record that was kept with it; judged by the engine.
     pub record: Vec<u8>,
+    /// The memory of its unanswered requests, if one was kept with it; judged by the engine.
+    pub slots: Option<OwnedFd>,
+}
+
+/// A session as it is handed to its keeper.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepsake<'a> {
+    /// Its device.
+    pub device: BorrowedFd<'a>,
+    /// Its record.
+    pub record: &'a [u8],
+    /// The memory of its unanswered requests, which goes on changing; where the kernel can ask again there is none.
+    pub slots: Option<BorrowedFd<'a>>,
 }
 
 /// Holds sessions for the next process.
 pub trait SessionKeeper: Send + Sync + 'static {
-    /// Holds a duplicate of `device`, and `record`, under `name`. Called once per session, before anything stands on it.
-    fn keep(&self, name: &str, device: BorrowedFd<'_>, record: &[u8]) -> io::Result<()>;
+    /// Holds duplicates of what is in `session` under `name`. Called once per session, before anything stands on it.
+    fn keep(&self, name: &str, session: &Keepsake<'_>) -> io::Result<()>;
 
     /// Lets go of what is held under `name`, which may be nothing.
     fn forget(&self, name: &str) -> io::Result<()>;
@@ -56,7 +70,7 @@ pub struct Handover {
 pub struct NoKeeper;
 
 impl SessionKeeper for NoKeeper {
-    fn keep(&self, _name: &str, _device: BorrowedFd<'_>, _record: &[u8]) -> io::Result<()> {
+    fn keep(&self, _name: &str, _session: &Keepsake<'_>) -> io::Result<()> {
         Ok(())
     }
 

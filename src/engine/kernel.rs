@@ -63,7 +63,7 @@ use super::{
     SessionReport, UnmountError, Upper, handover::Handover,
 };
 use crate::{
-    config::LowerKind,
+    config::{LowerKind, Replay},
     dicfuse::Dicfuse,
     fusedev::SessionLimits,
     sys::{
@@ -80,6 +80,8 @@ pub struct KernelOptions {
     pub runtime_dir: PathBuf,
     /// One session for all or one per owner.
     pub lower: LowerKind,
+    /// How a successor gets unanswered requests.
+    pub replay: Replay,
     /// Bounds of each session.
     pub limits: SessionLimits,
     /// How long making or ending one mount may take.
@@ -172,6 +174,7 @@ impl KernelEngine {
         let common = Common {
             below: places.sessions.clone(),
             limits: options.limits,
+            replay: options.replay,
             runtime: runtime.clone(),
             keeper: options.handover.keeper,
             boot_id: options.boot_id,

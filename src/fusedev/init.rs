@@ -8,6 +8,7 @@ use super::{
     abi::{InitOut, MAJOR, MINOR, MINOR_MIN, flag},
     decode::{MAX_ANSWER, Offer},
 };
+use crate::config::Replay;
 
 /// Requests that the kernel may have in flight on its own account (readahead). At its default of 12 a dozen waiting
 /// readaheads of one user stop those of everybody else.
@@ -63,7 +64,9 @@ pub(crate) fn negotiate(
     }
     let needed = NEEDED.iter().fold(0, |all, (flag, _)| all | flag);
     let idmap = if features.idmap { flag::ALLOW_IDMAP } else { 0 };
-    let agreed = Negotiated { minor: offer.minor.min(MINOR), flags: offer.flags & (WANTED | needed | idmap) };
+    let unwanted = if features.replay == Replay::Slots { flag::HAS_RESEND } else { 0 };
+    let flags = offer.flags & (WANTED | needed | idmap) & !unwanted;
+    let agreed = Negotiated { minor: offer.minor.min(MINOR), flags };
     let answer = init_out(offer, &agreed, page_size);
     Ok((agreed, answer))
 }

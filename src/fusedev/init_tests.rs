@@ -5,8 +5,8 @@ const PAGE: usize = 4096;
 /// What Linux 6.18 offers, more or less: everything.
 const ALL: Offer = Offer { major: 7, minor: 45, max_readahead: 131_072, flags: u64::MAX };
 
-const PLAIN: Features = Features { idmap: false };
-const IDMAP: Features = Features { idmap: true };
+const PLAIN: Features = Features { idmap: false, replay: Replay::Auto };
+const IDMAP: Features = Features { idmap: true, replay: Replay::Auto };
 
 fn lack(offer: Offer, features: Features) -> String {
     negotiate(&offer, features, PAGE).unwrap_err()

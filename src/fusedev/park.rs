@@ -10,7 +10,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::asker::User;
+use super::{asker::User, slots::Ticket};
 
 /// Why a question may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +49,14 @@ struct Parked {
     user: User,
     /// Missing only between [`Park::admit`] and [`Park::attach`].
     task: Option<AbortHandle>,
+    /// Where it is kept for a successor.
+    ticket: Option<Ticket>,
 }
+
+/// A question that was taken out. To be dropped once it is answered: then it is not kept any more.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Taken(#[expect(dead_code, reason = "held to be dropped")] Option<Ticket>);
 
 impl Park {
     /// An empty table for `most` questions, of them `most_per_user` of one user.
@@ -74,7 +81,7 @@ impl Park {
             return Err(Refusal::Share(self.most_per_user));
         }
         waiting.by_user.insert(user, of_user + 1);
-        waiting.by_unique.insert(unique, Parked { user, task: None });
+        waiting.by_unique.insert(unique, Parked { user, task: None, ticket: None });
         Ok(())
     }
 
@@ -87,21 +94,32 @@ impl Park {
         task.abort();
     }
 
-    /// Takes `unique` out: `true` for exactly one caller, who has to answer it.
-    pub(crate) fn take(&self, unique: u64) -> bool {
-        self.lock().take(unique).is_some()
+    /// Says where `unique` is kept; when that was taken meanwhile, it need not be.
+    pub(crate) fn keep(&self, unique: u64, ticket: Option<Ticket>) {
+        let mut waiting = self.lock();
+        let closed = waiting.closed;
+        match waiting.by_unique.get_mut(&unique) {
+            Some(parked) => parked.ticket = ticket,
+            None if closed => ticket.into_iter().for_each(Ticket::leave),
+            None => drop(ticket),
+        }
+    }
+
+    /// Takes `unique` out, for exactly one caller, who has to answer it.
+    pub(crate) fn take(&self, unique: u64) -> Option<Taken> {
+        self.lock().take(unique).map(|parked| Taken(parked.ticket))
     }
 
     /// As [`Park::take`], and drops its task.
-    pub(crate) fn interrupt(&self, unique: u64) -> bool {
-        let Some(parked) = self.lock().take(unique) else { return false };
+    pub(crate) fn interrupt(&self, unique: u64) -> Option<Taken> {
+        let parked = self.lock().take(unique)?;
         if let Some(task) = parked.task {
             task.abort();
         }
-        true
+        Some(Taken(parked.ticket))
     }
 
-    /// Drops all tasks; nobody answers their questions any more. Admits nothing from now on.
+    /// Drops all tasks; nobody answers their questions any more, unless a successor does. Admits nothing from now on.
     pub(crate) fn close(&self) {
         let all = {
             let mut waiting = self.lock();
@@ -109,8 +127,9 @@ impl Park {
             waiting.by_user.clear();
             std::mem::take(&mut waiting.by_unique)
         };
-        for task in all.into_values().filter_map(|parked| parked.task) {
-            task.abort();
+        for parked in all.into_values() {
+            parked.ticket.into_iter().for_each(Ticket::leave);
+            parked.task.into_iter().for_each(|task| task.abort());
         }
     }
 
@@ -161,7 +180,7 @@ mod tests {
         let park = Park::new(1, 8);
         assert_eq!(park.admit(2, ALICE), Ok(()));
         assert_eq!(park.admit(4, BOB), Err(Refusal::Full(1)));
-        assert!(park.take(2));
+        assert!(park.take(2).is_some());
         assert_eq!(park.admit(6, BOB), Ok(()));
     }
 
@@ -169,12 +188,12 @@ mod tests {
     fn a_question_is_taken_once_and_frees_the_share_of_its_user() {
         let park = Park::new(4, 1);
         park.admit(2, ALICE).unwrap();
-        assert!(park.take(2));
-        assert!(!park.take(2));
-        assert!(!park.interrupt(2));
+        assert!(park.take(2).is_some());
+        assert!(park.take(2).is_none());
+        assert!(park.interrupt(2).is_none());
         assert_eq!(park.admit(4, ALICE), Ok(()));
         assert_eq!(park.lock().by_user.len(), 1);
-        assert!(park.take(4));
+        assert!(park.take(4).is_some());
         assert_eq!(park.lock().by_user.len(), 0, "users that wait for nothing are forgotten");
     }
 
@@ -192,7 +211,7 @@ mod tests {
         park.admit(2, ALICE).unwrap();
         park.close();
         assert_eq!(park.len(), 0);
-        assert!(!park.take(2));
+        assert!(park.take(2).is_none());
         assert_eq!(park.admit(4, ALICE), Err(Refusal::Closed));
     }
 
@@ -200,7 +219,7 @@ mod tests {
     async fn an_interrupt_before_the_task_is_known_still_ends_the_task() {
         let park = Park::new(4, 4);
         park.admit(2, ALICE).unwrap();
-        assert!(park.interrupt(2));
+        assert!(park.interrupt(2).is_some());
         let task = tokio::spawn(std::future::pending::<()>());
         park.attach(2, task.abort_handle());
         assert!(task.await.unwrap_err().is_cancelled());
@@ -212,7 +231,7 @@ mod tests {
         park.admit(2, ALICE).unwrap();
         let task = tokio::spawn(std::future::pending::<()>());
         park.attach(2, task.abort_handle());
-        assert!(park.interrupt(2));
+        assert!(park.interrupt(2).is_some());
         assert!(task.await.unwrap_err().is_cancelled());
     }
 }

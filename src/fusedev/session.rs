@@ -19,11 +19,15 @@ use super::{
     device::{Device, Got, READ_BUFFER, Waiter, Woken},
     encode::{Reply, Ttl},
     init::negotiate,
+    landing::Landing,
     park::Park,
+    policy::op,
     repeat::Repeats,
+    slots::{Left, Slots},
     throttle::Throttle,
     worker::{self, Shared},
 };
+use crate::config::Replay;
 
 /// How long the kernel's INIT may take. It is queued by the mount itself, so it is there already.
 const INIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -34,8 +38,9 @@ const REFUSALS_EVERY: Duration = Duration::from_secs(5);
 /// A running session: worker threads on the device. Stops and joins them when dropped.
 ///
 /// Dropping it answers no waiting question. If another duplicate of the device is open, the connection lives on and
-/// [`Session::resume`], here or in another process, gets those questions again; otherwise the kernel ends the
-/// connection and its askers with it. Must not be dropped by the file system that it serves.
+/// [`Session::resume`], here or in another process, gets those questions again, from the kernel or from the session's
+/// [`Slots`]; otherwise the kernel ends the connection and its askers with it. Must not be dropped by the file system that
+/// it serves.
 pub struct Session {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -54,31 +59,44 @@ impl Session {
         limits: SessionLimits,
         runtime: tokio::runtime::Handle,
     ) -> Result<Session, SessionError> {
-        let shared = Shared::new(device, fs, limits, runtime)?;
+        let mut shared = Shared::new(device, fs, limits, runtime)?;
         let negotiated = shared.shake_hands(features)?;
         tracing::info!(
             minor = negotiated.minor,
             flags = format_args!("{:#x}", negotiated.flags),
             "FUSE session"
         );
-        Session::serve(shared, negotiated, limits.workers)
+        let wanted = match features.replay {
+            Replay::Slots => true,
+            Replay::Auto => !negotiated.has_resend(),
+            Replay::Resend => false,
+        };
+        if wanted {
+            shared.slots = make_slots(limits);
+        }
+        Session::serve(Arc::new(shared), negotiated, limits.workers)
     }
 
     /// Goes on with a session whose INIT another process, or a dropped [`Session`], has answered. Nothing else may
-    /// read `device` any more. Questions that were read but not answered are asked again, if the kernel can
-    /// (Linux 6.9 or newer).
+    /// read `device` any more. Questions that were read but not answered are asked again by the kernel, if it can
+    /// (Linux 6.9 or newer), or are found in `slots`, those of the session.
     pub fn resume(
         device: OwnedFd,
         negotiated: Negotiated,
+        slots: Option<Slots>,
         fs: Arc<dyn FileSystem>,
         limits: SessionLimits,
         runtime: tokio::runtime::Handle,
     ) -> Result<Session, SessionError> {
-        let shared = Shared::new(device, fs, limits, runtime)?;
-        if negotiated.has_resend() {
+        let mut shared = Shared::new(device, fs, limits, runtime)?;
+        let resend = negotiated.has_resend();
+        if resend {
             shared.device.resend().map_err(failed("asking for unanswered requests again"))?;
         }
-        tracing::info!(minor = negotiated.minor, resend = negotiated.has_resend(), "FUSE session resumed");
+        shared.slots = slots.map(Arc::new);
+        let shared = Arc::new(shared);
+        let replayed = shared.replay().map_err(failed("reading what was not answered"))?;
+        tracing::info!(minor = negotiated.minor, resend, replayed, "FUSE session resumed");
         Session::serve(shared, negotiated, limits.workers)
     }
 
@@ -93,14 +111,25 @@ impl Session {
     fn add_worker(&mut self, number: usize) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let waiter = Waiter::new(&shared.device)?;
+        let landing = Landing::of(shared.slots.as_deref(), number)?;
         let thread = std::thread::Builder::new().name(format!("fuse-{number}"));
-        self.workers.push(thread.spawn(move || worker::run(&shared, &waiter))?);
+        self.workers.push(thread.spawn(move || worker::run(&shared, &waiter, landing))?);
         Ok(())
     }
 
     /// What was negotiated.
     pub fn negotiated(&self) -> &Negotiated {
         &self.negotiated
+    }
+
+    /// What a successor needs besides the device and that, where the kernel does not ask again.
+    pub fn slots(&self) -> Option<&Slots> {
+        self.shared.slots.as_deref()
+    }
+
+    /// Whether a successor gets the questions that this session has read and not answered.
+    pub fn can_be_resumed(&self) -> bool {
+        self.negotiated.has_resend() || self.shared.slots.is_some()
     }
 
     /// Counters.
@@ -133,11 +162,12 @@ impl Shared {
         fs: Arc<dyn FileSystem>,
         limits: SessionLimits,
         runtime: tokio::runtime::Handle,
-    ) -> Result<Arc<Shared>, SessionError> {
-        Ok(Arc::new(Shared {
+    ) -> Result<Shared, SessionError> {
+        Ok(Shared {
             device: Device::new(device).map_err(failed("setting it up"))?,
             fs,
             park: Park::new(limits.parked, limits.parked_per_user),
+            slots: None,
             repeats: Repeats::default(),
             counters: Counters::new(),
             ttl: Ttl::new(limits.entry_ttl),
@@ -145,7 +175,27 @@ impl Shared {
             refusals: Throttle::new(REFUSALS_EVERY),
             runtime,
             over: AtomicBool::new(false),
-        }))
+        })
+    }
+
+    /// Serves what an earlier process left; how many requests. Waiting ones first: who had landed in order to take one of
+    /// them back comes last.
+    fn replay(self: &Arc<Shared>) -> io::Result<usize> {
+        let Some(slots) = &self.slots else { return Ok(0) };
+        let Left { waiting, mut landed } = slots.left()?;
+        let count = waiting.len() + landed.len();
+        for (message, ticket) in waiting {
+            self.serve(&message, &mut Some(ticket));
+        }
+        landed.sort_by_key(|(message, _)| {
+            decode::header(message).is_some_and(|header| header.opcode == op::INTERRUPT)
+        });
+        for (message, landing) in landed {
+            // One that waits already is not let wait twice.
+            self.serve(&message, &mut None);
+            slots.clear_landing(landing)?;
+        }
+        Ok(count)
     }
 
     fn shake_hands(&self, features: Features) -> Result<Negotiated, SessionError> {
@@ -200,6 +250,19 @@ impl Shared {
             }
         }
     }
+}
+
+/// Without them the session works, and ends with this process.
+fn make_slots(limits: SessionLimits) -> Option<Arc<Slots>> {
+    let made = Slots::create(limits.parked).and_then(|slots| {
+        // Tried before anything depends on it.
+        slots.landing(0)?;
+        Ok(Arc::new(slots))
+    });
+    made.inspect_err(
+        |error| tracing::warn!(%error, "no memory for unanswered requests: a restart will interrupt them"),
+    )
+    .ok()
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> SessionError {

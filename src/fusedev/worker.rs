@@ -17,11 +17,13 @@ use super::{
     asker::User,
     counters::Counters,
     decode::{self, Request, Wish},
-    device::{Device, Got, READ_BUFFER, Waiter, Woken},
+    device::{Device, Got, Waiter, Woken},
     encode::{self, Reply, Shape, Ttl},
-    park::{Park, Refusal},
+    landing::Landing,
+    park::{Park, Refusal, Taken},
     policy::{self, Policy},
     repeat::Repeats,
+    slots::{PlaceError, Slots, Ticket},
     throttle::Throttle,
 };
 
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) device: Device,
     pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) park: Park,
+    /// Where waiting requests are kept for a successor, if the kernel would not ask it again.
+    pub(crate) slots: Option<Arc<Slots>>,
     pub(crate) repeats: Repeats,
     pub(crate) counters: Counters,
     pub(crate) ttl: Ttl,
@@ -47,12 +51,13 @@ pub(crate) struct Shared {
 }
 
 /// Serves until the session is stopped or over.
-pub(crate) fn run(shared: &Arc<Shared>, waiter: &Waiter) {
-    let mut buffer = vec![0; READ_BUFFER];
+pub(crate) fn run(shared: &Arc<Shared>, waiter: &Waiter, mut landing: Landing) {
     while !shared.device.is_stopped() {
-        let step = shared.device.read(&mut buffer).and_then(|got| match got {
+        let step = shared.device.read(landing.cleared()).and_then(|got| match got {
             Got::Message(length) => {
-                shared.serve(&buffer[..length]);
+                shared.serve(&landing.bytes()[..length], &mut None);
+                // Not only before the next read: that may be a long time off.
+                landing.cleared();
                 Ok(true)
             }
             Got::Nothing => waiter.wait(None).map(|woken| woken != Woken::Stop),
@@ -74,11 +79,12 @@ pub(crate) fn run(shared: &Arc<Shared>, waiter: &Waiter) {
 }
 
 impl Shared {
-    /// Counts and answers one message. Whatever panics in it, the thread goes on and the asker gets EIO.
-    pub(crate) fn serve(self: &Arc<Shared>, message: &[u8]) {
+    /// Counts and answers one message. Whatever panics in it, the thread goes on and the asker gets EIO. If it has to wait
+    /// it takes the `ticket` of a place that it has already, or gets one.
+    pub(crate) fn serve(self: &Arc<Shared>, message: &[u8], ticket: &mut Option<Ticket>) {
         self.counters.read(message);
         let served = catch_unwind(AssertUnwindSafe(|| match decode::request(message) {
-            Ok(request) => self.grant(&request),
+            Ok(request) => self.grant(&request, message, ticket),
             Err(error) => self.reject(message, error),
         }));
         if served.is_err() {
@@ -100,14 +106,21 @@ impl Shared {
         }
     }
 
-    fn grant(self: &Arc<Shared>, request: &Request<'_>) {
+    fn grant(self: &Arc<Shared>, request: &Request<'_>, message: &[u8], ticket: &mut Option<Ticket>) {
         let header = &request.header;
         match request.wish {
             Wish::Ask(question) => {
                 let shape = Shape::from(&question);
                 match self.fs.ask(question, Asker { pid: header.pid }) {
                     Answered::Now(answer) => self.pass_on(header, shape, answer),
-                    Answered::Later(answer) => self.let_wait(*header, shape, answer),
+                    Answered::Later(answer) => {
+                        let keep = || match (ticket.take(), &self.slots) {
+                            (Some(ticket), _) => Ok(Some(ticket)),
+                            (None, Some(slots)) => slots.keep(message).map(Some),
+                            (None, None) => Ok(None),
+                        };
+                        self.let_wait(*header, shape, answer, keep);
+                    }
                 }
             }
             Wish::Interrupt(unique) => self.take_back(header, unique),
@@ -120,9 +133,10 @@ impl Shared {
     }
 
     fn take_back(&self, header: &InHeader, unique: u64) {
-        if self.park.interrupt(unique) {
+        if let Some(taken) = self.park.interrupt(unique) {
             self.counters.interrupted();
             self.answer(&InHeader { unique, ..*header }, &Reply::errno(libc::EINTR));
+            drop(taken);
         } else {
             // Another thread has read the question and is about to let it wait or to answer it. EAGAIN makes the
             // kernel repeat the INTERRUPT in the first case and is ignored in the second.
@@ -131,18 +145,29 @@ impl Shared {
         }
     }
 
-    fn let_wait(self: &Arc<Shared>, header: InHeader, shape: Shape, answer: BoxFuture<'static, Answer>) {
+    fn let_wait(
+        self: &Arc<Shared>,
+        header: InHeader,
+        shape: Shape,
+        answer: BoxFuture<'static, Answer>,
+        keep: impl FnOnce() -> Result<Option<Ticket>, PlaceError>,
+    ) {
         if matches!(shape, Shape::Read { .. })
             && self.repeats.is_one(header.nodeid, header.pid, Instant::now())
         {
             return self.refuse(&header, &"it is asked again right after it had waited in vain");
         }
         match self.park.admit(header.unique, User::of(&header)) {
-            Ok(()) => {
-                let seat = Seat { shared: Arc::downgrade(self), header };
-                let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer));
-                self.park.attach(header.unique, task.abort_handle());
-            }
+            Ok(()) => match keep() {
+                Ok(ticket) => {
+                    self.park.keep(header.unique, ticket);
+                    let seat = Seat { shared: Arc::downgrade(self), header };
+                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer));
+                    self.park.attach(header.unique, task.abort_handle());
+                }
+                Err(error) if self.park.take(header.unique).is_some() => self.refuse(&header, &error),
+                Err(_) => {}
+            },
             Err(Refusal::Twice | Refusal::Closed) => {}
             Err(refusal @ (Refusal::Full(_) | Refusal::Share(_))) => self.refuse(&header, &refusal),
         }
@@ -191,7 +216,7 @@ impl Seat {
     async fn wait(self, deadline: Duration, shape: Shape, answer: BoxFuture<'static, Answer>) {
         let begin = Instant::now();
         let answer = tokio::time::timeout(deadline, answer).await;
-        let Some(shared) = self.take() else { return };
+        let Some((shared, taken)) = self.take() else { return };
         if matches!((shape, &answer), (Shape::Read { .. }, Err(_) | Ok(Answer::Errno(_)))) {
             shared.repeats.note(self.header.nodeid, self.header.pid, begin.elapsed(), Instant::now());
         }
@@ -199,17 +224,20 @@ impl Seat {
             Ok(answer) => shared.pass_on(&self.header, shape, answer),
             Err(_) => shared.refuse(&self.header, &format_args!("no answer within {deadline:?}")),
         }
+        drop(taken);
     }
 
-    /// The session, for the one who has to answer.
-    fn take(&self) -> Option<Arc<Shared>> {
-        self.shared.upgrade().filter(|shared| shared.park.take(self.header.unique))
+    /// The session, for the one who has to answer before dropping the other.
+    fn take(&self) -> Option<(Arc<Shared>, Taken)> {
+        let shared = self.shared.upgrade()?;
+        let taken = shared.park.take(self.header.unique)?;
+        Some((shared, taken))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some(shared) = self.take() else { return };
+        let Some((shared, _taken)) = self.take() else { return };
         shared.counters.fault();
         tracing::error!(
             op = policy::of(self.header.opcode).name,

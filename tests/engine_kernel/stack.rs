@@ -18,7 +18,7 @@ use std::{
 
 use scorpio::{
     cache::{Cache, CacheOptions},
-    config::LowerKind,
+    config::{LowerKind, Replay},
     dicfuse::{Dicfuse, NodeTableOptions, Root},
     engine::{
         Leave, MountError, MountPoint, MountSpec, Mounted, OverlayEngine, PointIdentity, Upper,
@@ -282,6 +282,7 @@ async fn start_engine(dir: &Path, dicfuse: &Dicfuse, plan: Plan) -> KernelEngine
     let options = KernelOptions {
         runtime_dir: dir.join("run"),
         lower: plan.lower,
+        replay: Replay::Auto,
         limits: SessionLimits {
             workers: 2,
             parked: 256,

@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io::Read,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{fs::PermissionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
@@ -14,7 +14,10 @@ use std::{
 };
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use scorpio::fusedev::{Features, Session, SessionLimits, SessionStats, open_device};
+use scorpio::{
+    config::Replay,
+    fusedev::{Features, Negotiated, Session, SessionLimits, SessionStats, Slots, SlotsId, open_device},
+};
 
 use crate::tree::Tree;
 
@@ -29,7 +32,10 @@ pub(crate) const LIMITS: SessionLimits = SessionLimits {
     entry_ttl: Duration::MAX,
 };
 
-pub(crate) const PLAIN: Features = Features { idmap: false };
+pub(crate) const PLAIN: Features = Features { idmap: false, replay: Replay::Auto };
+
+/// The handshake's record, and memory with its id.
+pub(crate) type Left = (Vec<u8>, Option<(OwnedFd, SlotsId)>);
 
 pub(crate) struct Mounted {
     pub(crate) tree: Arc<Tree>,
@@ -73,6 +79,26 @@ impl Mounted {
 
     pub(crate) fn session(&self) -> &Session {
         self.session.as_ref().unwrap()
+    }
+
+    /// Ends the session, not the connection; what it leaves.
+    pub(crate) fn end(&mut self) -> Left {
+        let session = self.session.take().unwrap();
+        let slots = session.slots().map(|slots| (slots.as_fd().try_clone_to_owned().unwrap(), *slots.id()));
+        (session.negotiated().to_bytes().to_vec(), slots)
+    }
+
+    /// Goes on with it, asking `tree`.
+    pub(crate) fn resume(&mut self, (record, slots): Left) {
+        let resumed = Session::resume(
+            self.kept.try_clone().unwrap(),
+            Negotiated::from_bytes(&record).unwrap(),
+            slots.map(|(file, id)| Slots::open(file, &id).unwrap()),
+            Arc::clone(&self.tree) as _,
+            LIMITS,
+            self.runtime.handle().clone(),
+        );
+        self.session = Some(resumed.unwrap());
     }
 
     pub(crate) fn stats(&self) -> SessionStats {

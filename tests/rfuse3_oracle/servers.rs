@@ -131,7 +131,13 @@ impl Mounted {
         let flags = if mode == Mode::ReadOnly { MountFlags::RDONLY } else { MountFlags::empty() };
         mount("fuse", &at, "fuse", flags, CString::new(data).unwrap().as_c_str()).unwrap();
         let runtime = tokio::runtime::Handle::current();
-        let session = Session::start(device, fs, Features { idmap: false }, LIMITS, runtime);
+        let session = Session::start(
+            device,
+            fs,
+            Features { idmap: false, replay: scorpio::config::Replay::Auto },
+            LIMITS,
+            runtime,
+        );
         let session = session.inspect_err(|_| detach(&at)).unwrap();
         Mounted { at, tree: world.root.id.to_string(), mode, _server: Server::Ours(session) }
     }

@@ -208,7 +208,13 @@ fn session(world: &World) -> (Kernel, Session) {
     init.resize(64, 0);
     let (served, runtime) = (Arc::new(world.served()), tokio::runtime::Handle::current());
     let starting = std::thread::spawn(move || {
-        Session::start(device, served, Features { idmap: false }, LIMITS, runtime)
+        Session::start(
+            device,
+            served,
+            Features { idmap: false, replay: scorpio::config::Replay::Auto },
+            LIMITS,
+            runtime,
+        )
     });
     assert_eq!(kernel.send(INIT, 0, &init).0, 0);
     (kernel, starting.join().unwrap().unwrap())

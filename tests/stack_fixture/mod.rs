@@ -21,7 +21,7 @@ use std::{
 use scorpio::{
     antares::{Antares, AntaresConfig, Create, Options, Workspace},
     cache::{Cache, CacheOptions},
-    config::{Limits, LowerKind},
+    config::{Limits, LowerKind, Replay},
     dicfuse::{Dicfuse, NodeTableOptions},
     engine::{
         OverlayEngine,
@@ -222,6 +222,7 @@ async fn open_engine(ground: &Ground, plan: Plan, dicfuse: Dicfuse) -> Arc<Kerne
     let options = KernelOptions {
         runtime_dir: ground.at("run"),
         lower: plan.lower,
+        replay: Replay::Auto,
         limits: SessionLimits {
             workers: 2,
             parked: plan.parked,

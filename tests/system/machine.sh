@@ -7,29 +7,48 @@
 #   machine_as NAME USER CMD... the same as a user, without a session
 #   machine_down NAME           powers it off and leaves nothing behind
 #
-# Each machine has a loopback network of its own and writes its console to $MACHINES/NAME.console.
+# Each machine has a loopback network of its own and writes its console to $MACHINES/NAME.console. It runs on this kernel;
+# the suites `vm-*` (vm-bookworm) are booted with Debian's own, see vm.sh.
 
 MACHINES=${MACHINES:-/run/scorpio-test-machines}
 mkdir -p "$MACHINES"
+
+MACHINE_PACKAGES=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,login,passwd,util-linux,procps,curl,jq,git,make,gcc,libc6-dev,sqlite3,strace,python3-minimal
 
 machine_fail() {
     echo "machine: $*" >&2
     return 1
 }
 
-machine_build() {
-    local suite=$1 dir=$2 mirror
-    mirror=$(awk '/^URIs:/ { print $2; exit } $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^[a-z]+:\//) { print $i; exit } }' \
-        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null)
+. tests/system/vm.sh
+
+# Where this host gets its packages from.
+machine_mirror() {
+    awk '/^URIs:/ { print $2; exit } $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^[a-z]+:\//) { print $i; exit } }' \
+        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null
+}
+
+# machine_bootstrap SUITE DIR VARIANT PACKAGES
+machine_bootstrap() {
+    local suite=$1 dir=$2 variant=$3 packages=$4 mirror
+    mirror=$(machine_mirror)
     rm -rf "$dir"
-    mmdebstrap --quiet --variant=minbase --mode=root --skip=check/empty \
-        --include=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,login,passwd,util-linux,procps,curl,jq,git,make,gcc,libc6-dev,sqlite3,strace,python3-minimal \
+    mmdebstrap --quiet --variant="$variant" --mode=root --skip=check/empty --include="$packages" \
         --aptopt='Acquire::Languages "none"' --dpkgopt=force-unsafe-io \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         "$suite" "$dir" "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
-    # There are no modules to load in a container, and a failed unit would make it "degraded".
-    ln -sf /dev/null "$dir/etc/systemd/system/systemd-modules-load.service"
-    local user
+}
+
+machine_build() {
+    local suite=$1 dir=$2 user
+    case $suite in
+    vm-*) vm_build "${suite#vm-}" "$dir" ;;
+    *)
+        machine_bootstrap "$suite" "$dir" minbase "$MACHINE_PACKAGES"
+        # There are no modules to load in a container, and a failed unit would make it "degraded".
+        ln -sf /dev/null "$dir/etc/systemd/system/systemd-modules-load.service"
+        ;;
+    esac
     for user in alice bob; do
         chroot "$dir" useradd --create-home --shell /bin/bash "$user"
     done
@@ -51,6 +70,10 @@ machine_leader() {
 
 machine_up() {
     local dir=$1 name=$2 pid leader='' state='' tree try
+    if [ -d "$dir.kernel" ]; then
+        vm_up "$dir" "$name"
+        return
+    fi
     for tree in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
         if [ -d "$tree" ]; then mkdir -p "$tree/scorpio-test-$name"; fi
     done
@@ -80,12 +103,15 @@ machine_up() {
         sleep 0.05
     done
     [ "$state" = running ] || { machine_fail "$name is '$state', not running"; return 1; }
-    machine_run "$name" sh -c 'test -c /dev/fuse || mknod -m 666 /dev/fuse c 10 229
-        test -d /sys/fs/fuse/connections/ && mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections 2>/dev/null || true'
+    machine_run "$name" sh -c 'test -c /dev/fuse || mknod -m 666 /dev/fuse c 10 229'
 }
 
 machine_run() {
     local name=$1
+    if [ -f "$MACHINES/$name.port" ]; then
+        vm_run "$@"
+        return
+    fi
     shift
     nsenter --target "$(cat "$MACHINES/$name.leader")" --mount --uts --ipc --net --pid --cgroup \
         env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb "$@"
@@ -100,6 +126,10 @@ machine_as() {
 machine_down() {
     local name=$1 pid tree try
     [ -f "$MACHINES/$name.pid" ] || return 0
+    if [ -f "$MACHINES/$name.port" ]; then
+        vm_down "$name"
+        return
+    fi
     pid=$(cat "$MACHINES/$name.pid")
     machine_run "$name" systemctl poweroff --no-wall 2>/dev/null || true
     for try in $(seq 600); do

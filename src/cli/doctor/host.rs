@@ -7,8 +7,6 @@ use crate::sys::mountinfo;
 
 /// The oldest kernel that mounts are tested on (Debian 12).
 const OLDEST: (u32, u32) = (6, 1);
-/// The first kernel whose FUSE hands a dead daemon's requests to the next one.
-const RESEND: (u32, u32) = (6, 9);
 /// The first kernel with idmapped FUSE: one session serves all users.
 const IDMAPPED_FUSE: (u32, u32) = (6, 12);
 
@@ -36,11 +34,6 @@ fn kernel(release: &str) -> Check {
             NAME,
             format!("{release} is too old"),
             "Linux 6.1 is the oldest that works, 6.12 the best",
-        ),
-        Some(version) if version < RESEND => Check::warn(
-            NAME,
-            format!("{release} works, with one FUSE session for each user and slower recovery from a crash"),
-            "Linux 6.12 or later is best",
         ),
         Some(version) if version < IDMAPPED_FUSE => Check::warn(
             NAME,
@@ -110,7 +103,7 @@ mod tests {
             ("6.12.95+deb12-cloud-amd64", Outcome::Ok, "has all"),
             ("7.0-rc1", Outcome::Ok, "has all"),
             ("6.9.0", Outcome::Warn, "one FUSE session"),
-            ("6.1.0-28-amd64", Outcome::Warn, "slower recovery"),
+            ("6.1.0-28-amd64", Outcome::Warn, "one FUSE session for each user"),
             ("5.15.0", Outcome::Fail, "too old"),
             ("", Outcome::Warn, "no version"),
             ("x.y", Outcome::Warn, "no version"),

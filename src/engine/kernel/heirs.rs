@@ -10,12 +10,16 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::testament::{Here, Testament, Unfit};
-use crate::engine::handover::Handover;
+use crate::{
+    engine::handover::{Handover, Inherited},
+    fusedev::Slots,
+};
 
 /// A session to go on with.
 pub(super) struct Heir {
     pub(super) testament: Testament,
     pub(super) device: OwnedFd,
+    pub(super) slots: Option<Slots>,
 }
 
 /// Those of `handover` that fit what is `here`.
@@ -27,13 +31,14 @@ pub(super) fn of(handover: &mut Handover, here: &Here<'_>) -> Vec<Heir> {
             tracing::warn!(session = inherited.name, "a session was handed over twice; one goes");
             continue;
         }
-        match judge(&inherited.record, &inherited.name, &inherited.device, here) {
-            Ok(testament) => heirs.push(Heir { testament, device: inherited.device }),
+        let name = inherited.name.clone();
+        match judge(inherited, here) {
+            Ok(heir) => heirs.push(heir),
             Err(unfit) => {
-                tracing::warn!(session = inherited.name, reason = %unfit,
+                tracing::warn!(session = name, reason = %unfit,
                     "a session of an earlier process is not gone on with; its workspaces are mounted again");
-                if let Err(error) = handover.keeper.forget(&inherited.name) {
-                    tracing::warn!(session = inherited.name, %error, "a lost session may still be kept");
+                if let Err(error) = handover.keeper.forget(&name) {
+                    tracing::warn!(session = name, %error, "a lost session may still be kept");
                 }
             }
         }
@@ -41,15 +46,21 @@ pub(super) fn of(handover: &mut Handover, here: &Here<'_>) -> Vec<Heir> {
     heirs
 }
 
-fn judge(record: &[u8], name: &str, device: &OwnedFd, here: &Here<'_>) -> Result<Testament, Unfit> {
-    let testament = Testament::open(record, name, here)?;
-    if is_over(device) {
+fn judge(inherited: Inherited, here: &Here<'_>) -> Result<Heir, Unfit> {
+    let Inherited { name, device, record, slots } = inherited;
+    let testament = Testament::open(&record, &name, here)?;
+    if is_over(&device) {
         return Err(Unfit::Over);
     }
-    match connection_of(device) {
-        Some(connection) if connection != testament.device.minor => Err(Unfit::Connection),
-        _ => Ok(testament),
+    if connection_of(&device).is_some_and(|connection| connection != testament.device.minor) {
+        return Err(Unfit::Connection);
     }
+    let slots = match (&testament.slots, slots) {
+        (None, _) => None,
+        (Some(_), None) => return Err(Unfit::NoSlots),
+        (Some(id), Some(file)) => Some(Slots::open(file, id)?),
+    };
+    Ok(Heir { testament, device, slots })
 }
 
 /// The kernel reports an error on a device whose connection it has ended. Something that is no device is as good as over.

@@ -13,11 +13,16 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::{
+    heirs::Heir,
     places::{self, PlaceError},
     testament::Testament,
 };
 use crate::{
-    engine::{SessionReport, handover::SessionKeeper},
+    config::Replay,
+    engine::{
+        SessionReport,
+        handover::{Keepsake, SessionKeeper},
+    },
     fusedev::{self, Features, FileSystem, Session, SessionError, SessionLimits},
     sys::{
         mount::{self, FsContext, MountCallError, MountFlags, Unmount},
@@ -52,6 +57,7 @@ pub(super) struct Common {
     /// The directory `fs`.
     pub(super) below: PathBuf,
     pub(super) limits: SessionLimits,
+    pub(super) replay: Replay,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) keeper: Arc<dyn SessionKeeper>,
     pub(super) boot_id: String,
@@ -114,15 +120,15 @@ impl MountedSession {
 
     /// Goes on with a session of an earlier process, which is mounted where it was.
     pub(super) fn resume(
-        testament: Testament,
-        device: OwnedFd,
+        heir: Heir,
         fs: Arc<dyn FileSystem>,
         common: &Common,
     ) -> Result<MountedSession, OpenError> {
+        let Heir { testament, device, slots } = heir;
         let standing = Standing::of(&testament.name, common);
         let path = standing.path.clone();
         let runtime = common.runtime.clone();
-        let session = Session::resume(device, testament.negotiated, fs, common.limits, runtime)?;
+        let session = Session::resume(device, testament.negotiated, slots, fs, common.limits, runtime)?;
         let number = testament.device;
         tracing::info!(session = testament.name, connection = number.minor, "going on with a session");
         let standing = Mutex::new(Some(standing));
@@ -183,17 +189,21 @@ fn keep(blueprint: &Blueprint, session: &Session, device: DeviceNumber, fd: &Own
         boot_id: common.boot_id.clone(),
         table: common.table,
         negotiated: session.negotiated().clone(),
+        slots: session.slots().map(|slots| *slots.id()),
     };
-    let session = &testament.name;
-    if !testament.negotiated.has_resend() {
+    let name = &testament.name;
+    if !session.can_be_resumed() {
         tracing::info!(
-            session,
-            "this kernel is older than Linux 6.9: a restart interrupts what is being read"
+            session = name,
+            "unanswered requests are not kept: a restart interrupts what is being read"
         );
         return;
     }
-    if let Err(error) = common.keeper.keep(session, fd.as_fd(), testament.encode().as_bytes()) {
-        tracing::warn!(session, %error, "a session cannot be kept: a restart will interrupt it");
+    let record = testament.encode();
+    let slots = session.slots().map(AsFd::as_fd);
+    let keepsake = Keepsake { device: fd.as_fd(), record: record.as_bytes(), slots };
+    if let Err(error) = common.keeper.keep(name, &keepsake) {
+        tracing::warn!(session = name, %error, "a session cannot be kept: a restart will interrupt it");
     }
 }
 

@@ -83,11 +83,15 @@ impl Sessions {
         Ok(sessions)
     }
 
-    fn resume(&self, Heir { testament, device }: Heir) {
-        let name = testament.name.clone();
-        let served =
-            Served::new(self.dicfuse.clone(), testament.uid, testament.gid, self.common.limits.deadline);
-        match MountedSession::resume(testament, device, Arc::new(served), &self.common) {
+    fn resume(&self, heir: Heir) {
+        let name = heir.testament.name.clone();
+        let served = Served::new(
+            self.dicfuse.clone(),
+            heir.testament.uid,
+            heir.testament.gid,
+            self.common.limits.deadline,
+        );
+        match MountedSession::resume(heir, Arc::new(served), &self.common) {
             Ok(session) => {
                 self.locked(|open| open.by_name.insert(name, Arc::new(session)));
             }
@@ -139,7 +143,12 @@ impl Sessions {
             ended.retire();
         }
         let (uid, gid) = (owner.uid, owner.gid);
-        let blueprint = Blueprint { name: name.to_owned(), features: Features { idmap }, uid, gid };
+        let blueprint = Blueprint {
+            name: name.to_owned(),
+            features: Features { idmap, replay: self.common.replay },
+            uid,
+            gid,
+        };
         let served = Served::new(self.dicfuse.clone(), uid, gid, self.common.limits.deadline);
         let session = Arc::new(MountedSession::open(blueprint, Arc::new(served), &self.common)?);
         open.by_name.insert(name.to_owned(), Arc::clone(&session));

@@ -1,17 +1,21 @@
 //! The record of a session that is kept with its device: bytes, and whether a successor may go on with it. Pure.
 //!
 //! One line: `scorpio-session <version> <name> <idmap|plain> <uid> <gid> <major>:<minor> <boot id> <node table, hex>
-//! <handshake, hex> <CRC-32 of all before, hex>`.
+//! <handshake, hex> [<slots, hex>] <CRC-32 of all before, hex>`. The slots' id makes it version 2; without one it is
+//! version 1, which releases that know no slots go on with too.
 
 use std::path::Path;
 
 use crate::{
-    fusedev::{Negotiated, NegotiatedError},
+    fusedev::{Negotiated, NegotiatedError, SlotsError, SlotsId},
     sys::mountinfo::{DeviceNumber, MountEntry},
 };
 
 /// Of the line above. A record of another one is not gone on with.
-const VERSION: u32 = 1;
+const VERSION: &str = "1";
+
+/// With the id of slots.
+const VERSION_WITH_SLOTS: &str = "2";
 
 /// The longest record that is read; ours have some 250 bytes.
 pub(super) const MAX_RECORD: usize = 4096;
@@ -31,6 +35,8 @@ pub(super) struct Testament {
     /// The node table that its ids come from.
     pub(super) table: [u8; 16],
     pub(super) negotiated: Negotiated,
+    /// The memory of its unanswered requests, if the kernel does not ask again.
+    pub(super) slots: Option<SlotsId>,
 }
 
 /// Why a session is not gone on with.
@@ -46,8 +52,14 @@ pub(super) enum Unfit {
     Boot,
     #[error("the node table that its ids come from is lost")]
     Table,
-    #[error("this kernel cannot ask again what was asked before (Linux 6.9 or newer can)")]
-    NoResend,
+    #[error(
+        "this kernel cannot ask again what was asked before (Linux 6.9 or newer can), and it was not kept"
+    )]
+    NoReplay,
+    #[error("the memory of its unanswered requests is not there")]
+    NoSlots,
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
     #[error("its mount is not there any more")]
     Mount,
     #[error("the kernel has ended it")]
@@ -70,8 +82,12 @@ impl Testament {
         let kind = if self.idmap { "idmap" } else { "plain" };
         let Testament { name, uid, gid, device, boot_id, .. } = self;
         let (table, negotiated) = (hex(&self.table), hex(&self.negotiated.to_bytes()));
+        let (version, slots) = match &self.slots {
+            Some(id) => (VERSION_WITH_SLOTS, format!(" {}", hex(id))),
+            None => (VERSION, String::new()),
+        };
         let text = format!(
-            "scorpio-session {VERSION} {name} {kind} {uid} {gid} {device} {boot_id} {table} {negotiated}"
+            "scorpio-session {version} {name} {kind} {uid} {gid} {device} {boot_id} {table} {negotiated}{slots}"
         );
         format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()))
     }
@@ -84,12 +100,16 @@ impl Testament {
             return Err(Unfit::Record);
         }
         let words: Vec<&str> = text.split(' ').collect();
-        let [mark, version, name, kind, uid, gid, device, boot_id, table, negotiated] = words[..] else {
+        let [mark, version, name, kind, uid, gid, device, boot_id, table, negotiated, ref slots @ ..] =
+            words[..]
+        else {
             return Err(Unfit::Record);
         };
-        if mark != "scorpio-session" || version != VERSION.to_string() {
-            return Err(Unfit::Record);
-        }
+        let slots = match (mark, version, slots) {
+            ("scorpio-session", VERSION, []) => None,
+            ("scorpio-session", VERSION_WITH_SLOTS, [id]) => Some(id_of(id).ok_or(Unfit::Record)?),
+            _ => return Err(Unfit::Record),
+        };
         let number = |text: &str| text.parse().map_err(|_| Unfit::Record);
         Ok(Testament {
             name: name.to_owned(),
@@ -98,8 +118,9 @@ impl Testament {
             gid: number(gid)?,
             device: parse_device(device).ok_or(Unfit::Record)?,
             boot_id: boot_id.to_owned(),
-            table: unhex(table).and_then(|bytes| bytes.try_into().ok()).ok_or(Unfit::Record)?,
+            table: id_of(table).ok_or(Unfit::Record)?,
             negotiated: Negotiated::from_bytes(&unhex(negotiated).ok_or(Unfit::Record)?)?,
+            slots,
         })
     }
 
@@ -110,7 +131,7 @@ impl Testament {
             (testament.name == name && is_plain(name), Unfit::Name),
             (testament.boot_id == here.boot_id, Unfit::Boot),
             (testament.table == here.table, Unfit::Table),
-            (testament.negotiated.has_resend(), Unfit::NoResend),
+            (testament.negotiated.has_resend() || testament.slots.is_some(), Unfit::NoReplay),
             (testament.is_mounted(here), Unfit::Mount),
         ];
         match checks.into_iter().find(|(fits, _)| !fits) {
@@ -147,6 +168,10 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn id_of(text: &str) -> Option<[u8; 16]> {
+    unhex(text)?.try_into().ok()
+}
+
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let pair = |pair: &[u8]| match pair {
@@ -173,6 +198,7 @@ mod tests {
             boot_id: "b1".into(),
             table: [7; 16],
             negotiated: Negotiated { minor: 44, flags: RESEND | 1 },
+            slots: None,
         }
     }
 
@@ -202,6 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn a_record_with_slots_is_version_2_and_reads_back() {
+        let old_kernel = Negotiated { minor: 38, flags: 1 };
+        let kept = Testament { negotiated: old_kernel, slots: Some([9; 16]), ..sample() };
+        let record = kept.encode();
+        let text = format!(
+            "scorpio-session 2 owner-1000 plain 1000 100 0:52 b1 {} {} {}",
+            "07".repeat(16),
+            hex(&kept.negotiated.to_bytes()),
+            "09".repeat(16)
+        );
+        assert_eq!(record, format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes())));
+        assert_eq!(open(&record, TABLE, |_| {}), Ok(kept));
+        for wrong in
+            [text.replace("session 2", "session 1"), text.replace(" 0909", " 09"), format!("{text} 09")]
+        {
+            let sealed = format!("{wrong} {:08x}\n", crc32fast::hash(wrong.as_bytes()));
+            assert_eq!(open(&sealed, TABLE, |_| {}), Err(Unfit::Record), "{wrong}");
+        }
+    }
+
+    #[test]
     fn no_damaged_record_is_taken() {
         let record = sample().encode();
         for cut in 0..record.len() {
@@ -218,7 +265,7 @@ mod tests {
     #[test]
     fn a_successor_that_does_not_fit_refuses() {
         let refusal = |record: &Testament| open(&record.encode(), TABLE, |_| {}).unwrap_err();
-        let text = sample().encode().replace("scorpio-session 1", "scorpio-session 2");
+        let text = sample().encode().replace("scorpio-session 1", "scorpio-session 3");
         let text = text.rsplit_once(' ').unwrap().0;
         let newer = format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()));
         assert_eq!(open(&newer, TABLE, |_| {}), Err(Unfit::Record));
@@ -226,7 +273,7 @@ mod tests {
         assert_eq!(refusal(&Testament { boot_id: "b2".into(), ..sample() }), Unfit::Boot);
         assert_eq!(refusal(&Testament { table: [8; 16], ..sample() }), Unfit::Table);
         let old_kernel = Negotiated { minor: 38, flags: 1 };
-        assert_eq!(refusal(&Testament { negotiated: old_kernel, ..sample() }), Unfit::NoResend);
+        assert_eq!(refusal(&Testament { negotiated: old_kernel, ..sample() }), Unfit::NoReplay);
         let elsewhere = DeviceNumber { major: 0, minor: 53 };
         assert_eq!(refusal(&Testament { device: elsewhere, ..sample() }), Unfit::Mount);
     }
