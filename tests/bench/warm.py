@@ -1,0 +1,187 @@
+"""Work in trees that were used before: every test in every peer in turns, with the requests that reach our daemon."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+
+import peers
+import shell
+
+# A pass on ext4 should take some tenths of a second: on small trees it is repeated within the sample.
+FILES_PER_PASS = 80_000
+SMALL_BYTES = 32 << 10
+SMALL_FILES = 10_000
+APPENDED = 100
+# ScorpioFS gets so long for one sample, and for all of a size together.
+PATIENCE_S = 60
+BUDGET_S = 240
+
+
+@dataclasses.dataclass
+class Test:
+    """One test: what is timed, and what must be done before each sample and after it."""
+
+    name: str
+    title: str
+    script: str
+    samples: int = 3
+    before: str = "true"
+    after: str = "true"
+    goal: str = ""
+
+
+def lists(site, base):
+    """Files that name files of the commit, as the probe reads them."""
+    listed = shell.output(f"git -C {site.repo} ls-tree -r -l HEAD").splitlines()
+    files = [(mode, int(size), path) for (mode, _, _, size), path in
+             ((line.split("\t")[0].split(), line.split("\t")[1]) for line in listed)]
+    plain = [(size, path) for mode, size, path in files if mode.startswith("100")]
+    spread = max(1, len(plain) // SMALL_FILES)
+    chosen = {"all": [path for _, _, path in files],
+              "small": [path for size, path in plain if 0 < size < SMALL_BYTES][::spread][:SMALL_FILES],
+              "large": [path for size, path in plain if size > 8 * SMALL_BYTES]}
+    # What a copy-up changes is read by no other test.
+    chosen["changed"] = [path for size, path in plain if 0 < size < SMALL_BYTES and path.startswith("build/") is False][1::2]
+    for name, paths in chosen.items():
+        with open(f"{base}/list.{name}", "w", encoding="utf-8") as file:
+            file.write("\n".join(paths) + "\n")
+    return {name: f"{base}/list.{name}" for name in chosen}
+
+
+def tests(site, base, probe):
+    """In the order in which they are run."""
+    of = lists(site, base)
+    loops = max(1, FILES_PER_PASS // site.files)
+    again = f"for i in $(seq {loops}); do {{}}; done"
+    small_loops = max(1, loops // 8)
+    first = "d=$(find . -mindepth 1 -maxdepth 1 -type d ! -name .git ! -name build ! -name assets ! -name tools | sort | head -n 1)"
+    return [
+        Test("find", "`find`", again.format("find . >/dev/null")),
+        Test("find-ls", "`find -ls`", again.format("find . -ls >/dev/null")),
+        Test("stat", "`lstat` of every file", f"{probe} stat {of['all']} {2 * loops}"),
+        Test("absent", "`lstat` of as many absent names", f"{probe} absent {of['all']} {2 * loops}"),
+        Test("read-small", "open, read, close: files below 32 KiB", f"{probe} read {of['small']} {small_loops}"),
+        Test("read-large", "read files above 256 KiB", f"{probe} read {of['large']} 8"),
+        Test("mmap", "`mmap` them, touch all pages", f"{probe} mmap {of['large']} 8"),
+        Test("exec", "start a program of the tree, 200 times", f"{probe} exec ./tools/true 200"),
+        Test("status", "`git status`", again.format("git status >/dev/null") if loops < 8 else
+             "for i in $(seq 8); do git status >/dev/null; done"),
+        Test("create", "create 5,000 files of 1 KiB", f"{probe} create .b 5000", after="rm -r .b"),
+        Test("rmtree", "delete 5,000 files", "rm -r .b", before=f"{probe} create .b 5000"),
+        Test("write", "write 64 MiB, and over it", f"{probe} write .w 64", after="rm .w"),
+        Test("rename", "rename a directory of the commit, 200 times",
+             f"{first}; for i in $(seq 100); do mv $d .x; mv .x $d; done"),
+        Test("build", "`make -j2` of 120 C files", "make -s -j2 -C build", samples=1, before="make -s -C build clean"),
+    ]
+
+
+def clone_into(site, tree, user):
+    """Makes the tree of a commit a clone of its repository with an index that is right."""
+    shell.timed(f"git clone -q --no-checkout --shared {site.repo} .tmp && mv .tmp/.git .git && rmdir .tmp && git reset -q",
+                cwd=tree, user=user)
+    left = shell.output("git status --porcelain", cwd=tree, user=user)
+    if left:
+        raise shell.Failed(f"a fresh tree is not clean: {tree}: {left[:200]}")
+
+
+def trees(site, names, undo):
+    """A tree to work in per peer, all of the same commit, and a way to count our daemon's requests."""
+    made, refused = {}, {}
+    for name in names:
+        try:
+            way = "clone" if name == "native" else name
+            made[name] = undo.enter_context(peers.obtain(way, site))
+            if name not in ("native", "overlay", "fuse-overlayfs"):
+                clone_into(site, made[name].path, shell.USER)
+            if name in ("overlay", "fuse-overlayfs"):
+                # The checkout's index knows other inodes: refreshed once, it is as good as the one of the others.
+                shell.timed("git status >/dev/null", cwd=made[name].path, user=shell.USER)
+        except shell.Failed as failed:
+            if name != "scorpiofs":
+                raise
+            refused[name] = str(failed)
+    return made, refused
+
+
+class Samples:
+    """Seconds by test and peer, requests of our daemon by test, and why something is missing."""
+
+    def __init__(self):
+        self.seconds, self.requests, self.refused, self.left = {}, {}, {}, BUDGET_S
+
+    def take(self, test, peer, tree):
+        patience = PATIENCE_S if peer == "scorpiofs" else shell.LONGEST_S
+        for _ in range(1 if peer == "scorpiofs" else test.samples):
+            shell.timed(test.before, cwd=tree.path, user=shell.USER, timeout=patience)
+            before = tree.requests() if tree.requests else 0
+            seconds = shell.timed(test.script, cwd=tree.path, user=shell.USER, timeout=patience)
+            if tree.requests:
+                self.requests.setdefault(test.name, []).append(tree.requests() - before)
+            self.seconds.setdefault(test.name, {}).setdefault(peer, []).append(seconds)
+            shell.timed(test.after, cwd=tree.path, user=shell.USER, timeout=patience)
+
+    def try_take(self, test, peer, tree):
+        """Once ScorpioFS has failed a test, that is its result; and it cannot use up the time of all."""
+        if peer != "scorpiofs":
+            self.take(test, peer, tree)
+            return
+        failed = self.refused.setdefault(test.name, {})
+        if peer in failed:
+            return
+        begin = time.monotonic()
+        try:
+            if self.left > 0:
+                self.take(test, peer, tree)
+            elif not self.seconds.get(test.name, {}).get(peer):
+                failed[peer] = f"not reached: its {BUDGET_S} s were used up by the tests before"
+        except shell.Failed as failure:
+            self.seconds.get(test.name, {}).pop(peer, None)
+            failed[peer] = str(failure)
+            subdue(tree)
+        self.left -= time.monotonic() - begin
+
+
+def subdue(tree):
+    """What a test left half-done must not disturb the next."""
+    with contextlib.suppress(shell.Failed):
+        shell.timed("rm -rf .b .w", cwd=tree.path, user=shell.USER, timeout=PATIENCE_S)
+
+
+def copy_up(samples, site, base, probe, made, turn):
+    """The first write to files of the commit; each round and sample has files of its own."""
+    test = Test("copy-up", f"first write to {APPENDED} files", "", samples=1)
+    for peer, tree in made.items():
+        for sample in range(3):
+            at = (turn * 3 + sample) * APPENDED
+            test.script = f"{probe} append {base}/list.changed {at} {APPENDED}"
+            samples.try_take(test, peer, tree)
+
+
+def measure(site, base, probe, names, rounds):
+    """All tests in all peers."""
+    samples = Samples()
+    planned = tests(site, base, probe)
+    with contextlib.ExitStack() as undo:
+        made, refused = trees(site, names, undo)
+        untimed = Samples()
+        for turn in range(-1, rounds):
+            order = list(made)
+            order = order[turn % len(order):] + order[:turn % len(order)]
+            print(f"  {site.files:,} files, warm, round {turn + 1 or 'before the first'}", file=sys.stderr, flush=True)
+            for test in planned:
+                for peer in order:
+                    (samples if turn >= 0 else untimed).try_take(test, peer, made[peer])
+            if turn < 0:
+                samples.refused, samples.left = untimed.refused, untimed.left
+        for turn in range(rounds):
+            copy_up(samples, site, base, probe, made, turn)
+    for peer, reason in refused.items():
+        for test in [*planned, Test("copy-up", "", "")]:
+            samples.refused.setdefault(test.name, {})[peer] = reason
+    titles = {test.name: test.title for test in planned} | {"copy-up": f"first write to {APPENDED} files of the commit"}
+    absent = [(test, peer) for test in titles for peer in names
+              if not samples.seconds.get(test, {}).get(peer) and not samples.refused.get(test, {}).get(peer)]
+    if absent:
+        raise shell.Failed(f"no samples of {absent}")
+    return {"titles": titles, "seconds": samples.seconds, "requests": samples.requests, "refused": samples.refused}
