@@ -60,6 +60,37 @@ pub struct Snapshot {
     pub tree: Oid,
 }
 
+/// A tree as an origin has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeBody {
+    /// The raw body.
+    pub body: Bytes,
+    /// Set where the wanted id only stands for a tree, and says nothing of what is in it: this tree's own id. Such a
+    /// boundary lies between a monorepo's tree and a repository that is shown in it.
+    pub boundary: Option<Oid>,
+}
+
+/// The size of a blob, and what came with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobSize {
+    /// Bytes of content.
+    pub bytes: u64,
+    /// The content, where the origin had to send it to tell the size.
+    pub content: Option<Bytes>,
+}
+
+impl From<Bytes> for TreeBody {
+    fn from(body: Bytes) -> TreeBody {
+        TreeBody { body, boundary: None }
+    }
+}
+
+impl From<u64> for BlobSize {
+    fn from(bytes: u64) -> BlobSize {
+        BlobSize { bytes, content: None }
+    }
+}
+
 /// Why a revision and path lead to no directory.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -141,6 +172,18 @@ pub enum FetchError {
         /// What is wrong with the answer.
         reason: String,
     },
+    /// What the path leads to has changed on the server, which tells only of what is there now.
+    #[error(
+        "`{path}` has moved on at origin `{origin}` since it was mounted, and was never listed before: tree {oid} is not to be had any more"
+    )]
+    Moved {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// The tree that was wanted.
+        oid: Oid,
+        /// Where it was.
+        path: RepoPath,
+    },
     /// The origin refuses the credentials it was read with.
     #[error("origin `{origin}` refuses access: {reason}")]
     Denied {
@@ -173,16 +216,19 @@ pub trait Origin: Send + Sync + 'static {
     async fn resolve(&self, rev: Option<&str>, path: &RepoPath) -> Result<Snapshot, ResolveError>;
 
     /// Bodies of tree objects, as the origin has them.
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>>;
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>>;
 
     /// Contents of blobs.
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>>;
 
-    /// Sizes of blobs in bytes, as cheaply as the origin can tell them.
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>>;
+    /// Sizes of blobs, as cheaply as the origin can tell them; with the content where that is what it takes.
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>>;
 
     /// Whether [`Origin::sizes`] costs little enough to be asked whenever a directory is listed with attributes.
     fn sizes_are_cheap(&self) -> bool;
+
+    /// Whether trees can be had only as long as they are at the head: then all trees of a mount are to be fetched soon.
+    fn trees_pass(&self) -> bool;
 }
 
 #[async_trait]
@@ -195,7 +241,7 @@ impl<O: Origin + ?Sized> Origin for Arc<O> {
         (**self).resolve(rev, path).await
     }
 
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
         (**self).trees(wants).await
     }
 
@@ -203,12 +249,16 @@ impl<O: Origin + ?Sized> Origin for Arc<O> {
         (**self).blobs(wants).await
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
         (**self).sizes(wants).await
     }
 
     fn sizes_are_cheap(&self) -> bool {
         (**self).sizes_are_cheap()
+    }
+
+    fn trees_pass(&self) -> bool {
+        (**self).trees_pass()
     }
 }
 

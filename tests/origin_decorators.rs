@@ -46,7 +46,7 @@ fn fixture(requests: usize) -> Fixture {
 async fn each_fault_is_what_it_says_and_passes_when_lifted() {
     let f = fixture(4);
     let (blob, tree, empty) = ([want(f.blob)], [want(f.tree)], [want(Oid::EMPTY_TREE)]);
-    let good_tree = f.origin.trees(&tree).await[0].clone().unwrap();
+    let good_tree = f.origin.trees(&tree).await[0].clone().unwrap().body;
     assert_eq!(f.origin.blobs(&blob).await[0].as_ref().unwrap(), "abcd");
 
     f.faults.set(Fault::Refusing);
@@ -57,13 +57,13 @@ async fn each_fault_is_what_it_says_and_passes_when_lifted() {
 
     f.faults.set(Fault::Truncating);
     assert_eq!(f.origin.blobs(&blob).await[0].as_ref().unwrap(), "ab");
-    assert_eq!(f.origin.trees(&tree).await[0].as_ref().unwrap(), &good_tree[..good_tree.len() / 2]);
+    assert_eq!(f.origin.trees(&tree).await[0].as_ref().unwrap().body, &good_tree[..good_tree.len() / 2]);
     assert!(matches!(f.origin.sizes(&blob).await[0], Err(FetchError::Unreachable { .. })));
 
     f.faults.set(Fault::WrongBytes);
     assert_eq!(f.origin.blobs(&blob).await[0].as_ref().unwrap(), "`bcd");
-    assert_eq!(f.origin.sizes(&blob).await, [Ok(5)]);
-    assert_eq!(f.origin.trees(&empty).await[0].as_ref().unwrap(), "\0");
+    assert_eq!(f.origin.sizes(&blob).await, [Ok(5.into())]);
+    assert_eq!(f.origin.trees(&empty).await[0].as_ref().unwrap().body, "\0");
 
     f.faults.set(Fault::Absent);
     let absent = FetchError::Absent { origin: name("repo"), oid: f.blob };
@@ -74,8 +74,8 @@ async fn each_fault_is_what_it_says_and_passes_when_lifted() {
 
     f.faults.set(Fault::None);
     assert_eq!(f.origin.blobs(&blob).await[0].as_ref().unwrap(), "abcd");
-    assert_eq!(f.origin.sizes(&blob).await, [Ok(4)]);
-    assert_eq!(f.origin.trees(&tree).await[0].as_ref().unwrap(), &good_tree);
+    assert_eq!(f.origin.sizes(&blob).await, [Ok(4.into())]);
+    assert_eq!(f.origin.trees(&tree).await[0].as_ref().unwrap().body, good_tree);
 }
 
 #[tokio::test]

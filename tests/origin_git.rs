@@ -43,7 +43,7 @@ async fn blob(origin: &impl Origin, oid: Oid) -> Result<Vec<u8>, FetchError> {
 }
 
 async fn size(origin: &impl Origin, oid: Oid) -> Result<u64, FetchError> {
-    origin.sizes(&[want(oid)]).await.pop().unwrap()
+    origin.sizes(&[want(oid)]).await.pop().unwrap().map(|size| size.bytes)
 }
 
 /// A repository with one commit that has the file `f`; the file's blob.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use scorpio::{
     cache::{Cache, CacheOptions, Checker, Put},
-    origin::{FetchError, Hint, Origin, ResolveError, Snapshot, Want},
+    origin::{BlobSize, FetchError, Hint, Origin, ResolveError, Snapshot, TreeBody, Want},
     store::{ObjectStore, StoreLimits},
     types::{ObjectKind, Oid, OriginName, RepoPath},
 };
@@ -29,7 +29,7 @@ impl Origin for Plain {
         unreachable!("the store never resolves")
     }
 
-    async fn trees(&self, _wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+    async fn trees(&self, _wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
         unreachable!("no trees here")
     }
 
@@ -37,12 +37,16 @@ impl Origin for Plain {
         wants.iter().map(|want| Ok(self.blobs[&want.oid].clone())).collect()
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
-        wants.iter().map(|want| Ok(self.blobs[&want.oid].len() as u64)).collect()
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
+        wants.iter().map(|want| Ok((self.blobs[&want.oid].len() as u64).into())).collect()
     }
 
     fn sizes_are_cheap(&self) -> bool {
         true
+    }
+
+    fn trees_pass(&self) -> bool {
+        false
     }
 }
 

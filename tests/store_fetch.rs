@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use scorpio::{
     cache::{Cache, CacheError, CacheOptions, Checker},
-    origin::{FetchError, Hint, Origin, ResolveError, Snapshot, Want},
+    origin::{BlobSize, FetchError, Hint, Origin, ResolveError, Snapshot, TreeBody, Want},
     store::{FetchStats, ObjectStore, StoreLimits},
     types::{ObjectKind, Oid, OriginName, RepoPath},
 };
@@ -136,26 +136,30 @@ impl Origin for Memory {
         unreachable!("the store never resolves")
     }
 
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        self.answer(wants).await
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
+        self.answer(wants).await.into_iter().map(|body| body.map(TreeBody::from)).collect()
     }
 
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
         self.answer(wants).await
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
         let said = self.false_sizes.lock().unwrap().clone();
         let mut sizes = Vec::new();
         for (index, body) in self.answer(wants).await.into_iter().enumerate() {
             let told = wants.get(index).and_then(|want| said.get(&want.oid)).copied();
-            sizes.push(body.map(|body| told.unwrap_or(body.len() as u64)));
+            sizes.push(body.map(|body| told.unwrap_or(body.len() as u64).into()));
         }
         sizes
     }
 
     fn sizes_are_cheap(&self) -> bool {
         self.cheap_sizes.load(Ordering::SeqCst)
+    }
+
+    fn trees_pass(&self) -> bool {
+        false
     }
 }
 

@@ -64,6 +64,9 @@ impl Draft {
         key: &[&str],
     ) -> Result<(), ConfigError> {
         let name: OriginName = name.parse().map_err(|error| assignment.refuse(format!("{error}")))?;
+        if name.user().is_some() {
+            return Err(assignment.refuse("an origin's name has no `+`".to_owned()));
+        }
         if self.origins.len() == MAX_ORIGINS && !self.origins.contains_key(&name) {
             return Err(assignment.refuse(format!("is one origin more than the {MAX_ORIGINS} allowed")));
         }

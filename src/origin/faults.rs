@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{FetchError, Origin, ResolveError, Snapshot, Want};
+use super::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want};
 use crate::types::{Oid, OriginName, RepoPath};
 
 /// How the origin behaves.
@@ -167,7 +167,7 @@ impl<O: Origin> Origin for Faulty<O> {
         }
     }
 
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
         let add = |asked: &mut Asked| {
             asked.trees += wants.len() as u64;
             asked.batches += 1;
@@ -175,7 +175,11 @@ impl<O: Origin> Origin for Faulty<O> {
         let fault = self.faults.count(add, wants);
         match self.hinder_each(fault, wants).await {
             Err(answers) => answers,
-            Ok(()) => spoil_all(fault, self.inner.trees(wants).await),
+            Ok(()) => {
+                let spoiled =
+                    |tree: TreeBody| TreeBody { body: spoil(fault, tree.body), boundary: tree.boundary };
+                self.inner.trees(wants).await.into_iter().map(|answer| answer.map(spoiled)).collect()
+            }
         }
     }
 
@@ -191,7 +195,7 @@ impl<O: Origin> Origin for Faulty<O> {
         }
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
         let add = |asked: &mut Asked| {
             asked.sizes += wants.len() as u64;
             asked.batches += 1;
@@ -203,13 +207,17 @@ impl<O: Origin> Origin for Faulty<O> {
         let sizes = self.inner.sizes(wants).await.into_iter();
         match fault {
             Fault::Truncating => sizes.map(|_| Err(self.unreachable("connection broke off"))).collect(),
-            Fault::WrongBytes => sizes.map(|size| size.map(|size| size + 1)).collect(),
+            Fault::WrongBytes => sizes.map(|size| size.map(|size| BlobSize::from(size.bytes + 1))).collect(),
             _ => sizes.collect(),
         }
     }
 
     fn sizes_are_cheap(&self) -> bool {
         self.inner.sizes_are_cheap()
+    }
+
+    fn trees_pass(&self) -> bool {
+        self.inner.trees_pass()
     }
 }
 

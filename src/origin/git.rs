@@ -50,7 +50,7 @@ use self::{
     reader::{Reader, Repository},
     resolve::{Resolution, Unresolved},
 };
-use super::{FetchError, Origin, ResolveError, Snapshot, Want};
+use super::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want};
 use crate::{
     sys::identity::Identity,
     types::{Oid, OriginName, RepoPath},
@@ -179,12 +179,12 @@ impl Origin for GitOrigin {
         answer.map_err(|error| error.into_resolve_error(&self.name, self.reader_uid, &rev))
     }
 
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
         self.read_all(wants, |reader, view, oid| {
             if oid == Oid::EMPTY_TREE {
-                return Ok(Bytes::new());
+                return Ok(Bytes::new().into());
             }
-            reader.body(view, oid, Kind::Tree).map(Bytes::from)
+            reader.body(view, oid, Kind::Tree).map(|body| Bytes::from(body).into())
         })
         .await
     }
@@ -193,13 +193,17 @@ impl Origin for GitOrigin {
         self.read_all(wants, |reader, view, oid| reader.body(view, oid, Kind::Blob).map(Bytes::from)).await
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
-        self.read_all(wants, Reader::blob_size).await
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
+        self.read_all(wants, |reader, view, oid| reader.blob_size(view, oid).map(BlobSize::from)).await
     }
 
     /// Object headers are enough.
     fn sizes_are_cheap(&self) -> bool {
         true
+    }
+
+    fn trees_pass(&self) -> bool {
+        false
     }
 }
 

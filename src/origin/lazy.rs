@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::{FetchError, Origin, ResolveError, Snapshot, Want};
+use super::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want};
 use crate::types::{OriginName, RepoPath};
 
 /// Sets the origin up, or says why it cannot be now. Runs on a blocking thread.
@@ -66,7 +66,7 @@ impl Origin for Lazy {
         self.get().await?.resolve(rev, path).await
     }
 
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
         match self.get().await {
             Ok(origin) => origin.trees(wants).await,
             Err(error) => Lazy::none(wants, &error),
@@ -80,7 +80,7 @@ impl Origin for Lazy {
         }
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
         match self.get().await {
             Ok(origin) => origin.sizes(wants).await,
             Err(error) => Lazy::none(wants, &error),
@@ -89,6 +89,10 @@ impl Origin for Lazy {
 
     fn sizes_are_cheap(&self) -> bool {
         self.origin.get().is_some_and(Origin::sizes_are_cheap)
+    }
+
+    fn trees_pass(&self) -> bool {
+        self.origin.get().is_some_and(Origin::trees_pass)
     }
 }
 
@@ -109,17 +113,21 @@ mod tests {
         async fn resolve(&self, _: Option<&str>, _: &RepoPath) -> Result<Snapshot, ResolveError> {
             Ok(Snapshot { commit: Oid::EMPTY_TREE, path: RepoPath::root(), tree: Oid::EMPTY_TREE })
         }
-        async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-            wants.iter().map(|_| Ok(Bytes::new())).collect()
+        async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
+            wants.iter().map(|_| Ok(Bytes::new().into())).collect()
         }
         async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-            self.trees(wants).await
+            wants.iter().map(|_| Ok(Bytes::new())).collect()
         }
-        async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
-            wants.iter().map(|_| Ok(0)).collect()
+        async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
+            wants.iter().map(|_| Ok(0.into())).collect()
         }
         fn sizes_are_cheap(&self) -> bool {
             true
+        }
+
+        fn trees_pass(&self) -> bool {
+            false
         }
     }
 
@@ -143,7 +151,7 @@ mod tests {
         assert!(!lazy.sizes_are_cheap());
         there.store(true, SeqCst);
         assert_eq!(lazy.blobs(&want).await, [Ok(Bytes::new())]);
-        assert_eq!(lazy.sizes(&want).await, [Ok(0)]);
+        assert_eq!(lazy.sizes(&want).await, [Ok(0.into())]);
         assert!(lazy.resolve(None, &RepoPath::root()).await.is_ok());
         assert!(lazy.sizes_are_cheap());
         assert_eq!(tries.load(SeqCst), 3);

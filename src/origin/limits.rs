@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{FetchError, Origin, ResolveError, Snapshot, Want};
+use super::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want};
 use crate::types::{OriginName, RepoPath};
 
 /// What an origin may take.
@@ -66,7 +66,7 @@ impl<O: Origin> Origin for Limited<O> {
         self.within(self.inner.resolve(rev, path)).await?
     }
 
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
         self.all_within(wants, self.inner.trees(wants)).await
     }
 
@@ -74,11 +74,15 @@ impl<O: Origin> Origin for Limited<O> {
         self.all_within(wants, self.inner.blobs(wants)).await
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
         self.all_within(wants, self.inner.sizes(wants)).await
     }
 
     fn sizes_are_cheap(&self) -> bool {
         self.inner.sizes_are_cheap()
+    }
+
+    fn trees_pass(&self) -> bool {
+        self.inner.trees_pass()
     }
 }

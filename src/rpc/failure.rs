@@ -186,6 +186,8 @@ fn of_fetch(error: &FetchError) -> Explained {
         FetchError::Absent { .. } | FetchError::Mismatch { .. } => {
             Explained::of(ErrorKind::OriginUnavailable).hint("the origin is damaged: `git fsck` it")
         }
+        FetchError::Moved { .. } => Explained::of(ErrorKind::OriginUnavailable)
+            .hint("mount it anew to have it as it is now; what you wrote can be exported"),
         FetchError::Denied { .. } => Explained::of(ErrorKind::OriginUnavailable)
             .hint("the account in the origin's `read_as` must be able to read it"),
         FetchError::NotStored { .. } => internal().retryable(),

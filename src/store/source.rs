@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 
 use super::{FetchStats, flights::What};
 use crate::{
-    origin::{FetchError, Origin, Want},
+    origin::{BlobSize, FetchError, Origin, Want},
     types::{ObjectKind, Oid, OriginName},
 };
 
@@ -63,7 +63,11 @@ impl Source {
     async fn verified(&self, what: What, want: &Want) -> Result<Bytes, FetchError> {
         let wants = std::slice::from_ref(want);
         let (kind, answers) = match what {
-            What::Tree => (ObjectKind::Tree, self.ask(self.origin.trees(wants)).await?),
+            What::Tree => {
+                let trees = self.ask(self.origin.trees(wants)).await?;
+                let bodies = trees.into_iter().map(|tree| tree.map(|tree| tree.body));
+                (ObjectKind::Tree, bodies.collect())
+            }
             What::Blob | What::Size | What::SizeAlone => {
                 (ObjectKind::Blob, self.ask(self.origin.blobs(wants)).await?)
             }
@@ -85,14 +89,14 @@ impl Source {
             Ok(answers) => vec![Err(self.miscounted(wants.len(), answers.len())); wants.len()],
             Err(why) => vec![Err(why); wants.len()],
         };
-        let plausible = |(want, answer): (&Want, Result<u64, FetchError>)| {
-            let checked = answer.and_then(|size| match size {
+        let plausible = |(want, answer): (&Want, Result<BlobSize, FetchError>)| {
+            let checked = answer.and_then(|size| match size.bytes {
                 // The kernel never reads a file of no bytes, so nobody would find out that it has some.
-                _ if (size == 0) != (want.oid == Oid::EMPTY_BLOB) => {
+                size if (size == 0) != (want.oid == Oid::EMPTY_BLOB) => {
                     Err(self.mismatch(want.oid, format!("its size is not {size} bytes")))
                 }
-                0..=MAX_SIZE => Ok(size),
-                _ => Err(self.mismatch(want.oid, format!("no file has {size} bytes"))),
+                size @ 0..=MAX_SIZE => Ok(size),
+                size => Err(self.mismatch(want.oid, format!("no file has {size} bytes"))),
             });
             checked.inspect_err(|why| self.note_failure(want, why))
         };

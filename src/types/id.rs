@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use super::oid::Oid;
 
-/// The name of an origin in the configuration: 1 to 64 of `a-z 0-9 - _ .`, starting with a letter or digit.
+/// The name of an origin: as in the configuration, 1 to 64 of `a-z 0-9 - _ .`, starting with a letter or digit; or that and
+/// the user whose credentials it is read with.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OriginName(Box<str>);
 
@@ -39,19 +40,41 @@ fn bad(text: &str, what: &'static str, rule: &'static str) -> BadId {
 }
 
 impl OriginName {
-    /// Longest name, in bytes.
+    /// Longest name in the configuration, in bytes.
     pub const MAX: usize = 64;
 
     /// The name's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// This origin as one user may read it: `mega+1000`. What comes by it is shared with nobody.
+    pub fn of_user(&self, uid: u32) -> OriginName {
+        OriginName(format!("{}+{uid}", self.configured()).into())
+    }
+
+    /// The name that the configuration has for it: without the user.
+    pub fn configured(&self) -> OriginName {
+        OriginName(self.0.split('+').next().unwrap_or_default().into())
+    }
+
+    /// Whose it is, if it is one user's.
+    pub fn user(&self) -> Option<u32> {
+        self.0.split_once('+')?.1.parse().ok()
+    }
 }
 
+/// Takes what [`OriginName::of_user`] makes too: a configuration must refuse names with a `+`.
 impl FromStr for OriginName {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<OriginName, BadId> {
+        if let Some((name, uid)) = text.split_once('+')
+            && let (Ok(name), Ok(uid)) = (name.parse::<OriginName>(), uid.parse::<u32>())
+            && name.of_user(uid).as_str() == text
+        {
+            return Ok(name.of_user(uid));
+        }
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let first = text.as_bytes().first().copied();
         let rest = |byte: u8| plain(byte) || matches!(byte, b'-' | b'_' | b'.');
@@ -159,6 +182,15 @@ mod tests {
             assert_eq!(good.parse::<OriginName>().unwrap().as_str(), good);
         }
         for wrong in ["", "-a", ".hidden", "Upper", "a/b", "a b", &"x".repeat(65)] {
+            assert!(wrong.parse::<OriginName>().is_err(), "{wrong}");
+        }
+        let mega: OriginName = "mega".parse().unwrap();
+        let alices = mega.of_user(1000);
+        assert_eq!(alices.as_str(), "mega+1000");
+        assert_eq!((alices.user(), alices.configured()), (Some(1000), mega.clone()));
+        assert_eq!(("mega+1000".parse(), mega.user()), (Ok(alices.clone()), None));
+        assert_eq!(alices.of_user(7).as_str(), "mega+7");
+        for wrong in ["mega+", "mega+01", "mega+-1", "+1", "mega+1+2", "mega+4294967296", "mega+x"] {
             assert!(wrong.parse::<OriginName>().is_err(), "{wrong}");
         }
         let root = RootId { number: 7, tree: Oid::EMPTY_TREE };

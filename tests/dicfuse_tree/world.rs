@@ -14,7 +14,7 @@ use bytes::Bytes;
 use scorpio::{
     cache::{Cache, CacheOptions},
     dicfuse::{Attr, Attrs, Dicfuse, Need, NodeTableOptions, Root, Stop},
-    origin::{FetchError, Origin, ResolveError, Snapshot, Want},
+    origin::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want},
     store::{ObjectStore, StoreLimits},
     types::{EntryKind, NodeId, ObjectKind, Oid, OriginName, RepoPath},
 };
@@ -87,25 +87,29 @@ impl Origin for Memory {
         panic!("the tests name their trees")
     }
 
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        wants.iter().map(|want| self.0.get(want.oid)).collect()
+    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
+        wants.iter().map(|want| self.0.get(want.oid).map(TreeBody::from)).collect()
     }
 
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        self.trees(wants).await
+        wants.iter().map(|want| self.0.get(want.oid)).collect()
     }
 
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<u64, FetchError>> {
+    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
         let lies = self.0.lies.lock().unwrap();
         let size = |want: &Want| {
             let body = self.0.get(want.oid)?;
-            Ok(lies.get(&want.oid).copied().unwrap_or(body.len() as u64))
+            Ok(lies.get(&want.oid).copied().unwrap_or(body.len() as u64).into())
         };
         wants.iter().map(size).collect()
     }
 
     fn sizes_are_cheap(&self) -> bool {
         !self.0.dear_sizes.load(Ordering::SeqCst)
+    }
+
+    fn trees_pass(&self) -> bool {
+        false
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn of_fetch(error: &FetchError) -> i32 {
         | FetchError::Unreachable { .. }
         | FetchError::TimedOut { .. }
         | FetchError::Mismatch { .. }
+        | FetchError::Moved { .. }
         | FetchError::Denied { .. }
         | FetchError::NotStored { .. } => libc::EIO,
     }
