@@ -47,7 +47,7 @@ def walking(largest, raw):
 
 
 READS = ["find", "find-ls", "stat", "absent", "read-small", "read-large", "mmap", "exec", "status"]
-WRITES = ["create", "rmtree", "write", "rename", "copy-up"]
+WRITES = ["create", "rmtree", "write", "rename", "swap", "copy-up"]
 
 
 def warm(worked):

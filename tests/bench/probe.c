@@ -6,6 +6,8 @@
  *   probe mmap LIST ROUNDS        map each whole, touch its pages in a scattered order, unmap
  *   probe exec PROGRAM TIMES      start it and wait
  *   probe create DIRECTORY FILES  make the directory and files of 1 KiB in it
+ *   probe rename DIRECTORY FILES  give each of those files another name
+ *   probe swap DIRECTORY TIMES    rename a directory to .x and back
  *   probe write FILE MIB          write in 64 KiB pieces, then all of it once more over itself
  *   probe append LIST FROM COUNT  add one byte to names FROM.. of LIST
  *   probe watch LIST SECONDS      read one after another until the time is up; prints operations, failures, longest in ms
@@ -134,6 +136,22 @@ static void create_many(const char *directory, int files) {
     }
 }
 
+static void rename_many(const char *directory, int files) {
+    char from[NAME], to[NAME];
+    for (int i = 0; i < files; i++) {
+        snprintf(from, sizeof from, "%s/%d", directory, i);
+        snprintf(to, sizeof to, "%s/renamed-%d", directory, i);
+        if (rename(from, to))
+            fail("rename", from);
+    }
+}
+
+static void swap_many(const char *directory, int times) {
+    for (int i = 0; i < times; i++)
+        if (rename(directory, ".x") || rename(".x", directory))
+            fail("rename of the directory", directory);
+}
+
 static void write_twice(const char *name, int mebibytes) {
     int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
@@ -183,6 +201,10 @@ int main(int argc, char **argv) {
         return exec_many(argv[2], number), 0;
     if (!strcmp(what, "create"))
         return create_many(argv[2], number), 0;
+    if (!strcmp(what, "rename"))
+        return rename_many(argv[2], number), 0;
+    if (!strcmp(what, "swap"))
+        return swap_many(argv[2], number), 0;
     if (!strcmp(what, "write"))
         return write_twice(argv[2], number), 0;
     load(argv[2]);

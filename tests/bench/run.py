@@ -68,6 +68,7 @@ def arguments():
     options = parser.parse_args()
     if options.smoke:
         options.sizes, options.warm, options.rounds, options.cold_rounds, options.workspaces = "500", "500", 1, 1, 20
+        warm.CREATED, cold.SETTLE_S, restart.KILLS = 200, 2, 3
     options.sizes = [int(size) for size in options.sizes.split(",")]
     options.warm = [int(size) for size in options.warm.split(",") if size]
     return options
