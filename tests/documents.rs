@@ -335,6 +335,14 @@ fn the_chinese_readme_has_the_sections_code_tables_and_links_of_the_english_one(
 }
 
 #[test]
+fn the_benchmark_script_can_be_loaded_and_explains_itself() {
+    let script = top().join("tests/bench/run.py");
+    let done = std::process::Command::new("python3").arg(script).arg("--help").output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("--write-docs"));
+}
+
+#[test]
 fn the_benchmark_script_finds_its_places_in_the_document() {
     let (script, text) = (read("tests/bench/report.py"), read("docs/BENCHMARKS.md"));
     let sections = script.split("SECTIONS = {").nth(1).unwrap().split('}').next().unwrap();

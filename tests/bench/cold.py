@@ -7,12 +7,16 @@ import machine
 import peers
 import shell
 
+NAMES = "find . -path ./.git -prune -o -print | wc -l"
 WALK = "find . -path ./.git -prune -o -ls | wc -l"
 READ_ALL = "find . -path ./.git -prune -o -type f -print0 | xargs -0 -n 500 -P {} cat | wc -c"
 # Above it, a tree is not read as a whole nor walked after the kernel forgot it: minutes that tell nothing new.
 WHOLE_FILES = 200_000
-# ScorpioFS gets so long for one step; it is given up then, and that is what is reported.
-PATIENCE_S = 150
+# Where each file may cost a request to a distant server, a step gets so long; then it is given up, and that is what is reported.
+PATIENCE_S = 200
+DISTANT = ["scorpio-mega", "scorpiofs"]
+# A distant server's tree of more files is walked, not read.
+DISTANT_FILES = 10_000
 # Longer than idle threads are kept.
 SETTLE_S = 30
 
@@ -41,11 +45,12 @@ class Steps:
 
 def pass_through(name, site, last):
     """One tree of one peer, from nothing to everything read."""
-    patience = PATIENCE_S if name == "scorpiofs" else shell.LONGEST_S
-    whole = site.files <= WHOLE_FILES
+    patience = PATIENCE_S if name in DISTANT else shell.LONGEST_S
+    whole = site.files <= (DISTANT_FILES if name in DISTANT else WHOLE_FILES)
     with peers.obtain(name, site) as tree:
         steps = Steps(tree, patience)
         try:
+            steps.step("names", NAMES)
             steps.step("walk", WALK)
             steps.step("again", WALK)
             if whole:
@@ -58,7 +63,7 @@ def pass_through(name, site, last):
                 steps.facts["rss_later"] = tree.daemon.rss_anon()
             steps.facts["disk"] = shell.bytes_on_disk(*tree.disk)
         except shell.Failed as failed:
-            if name != "scorpiofs":
+            if name not in DISTANT:
                 raise
             steps.facts["failed"] = str(failed)
     return steps.facts

@@ -57,6 +57,7 @@ class Site:
     files: int
     server: Optional[mega.Server] = None
     checkout: str = ""
+    only_clone: Optional[Tree] = None
     made: int = 0
 
     def fresh(self, name):
@@ -185,6 +186,8 @@ def theirs(site, server):
 
 def obtain(name, site):
     """A fresh tree of the peer `name`, gone again at the end of the `with` block."""
+    if name == "clone" and site.only_clone:
+        return contextlib.nullcontext(site.only_clone)
     ways = {"clone": clone, "worktree": worktree, "sparse": sparse, "overlay": overlay, "fuse-overlayfs": fuse_overlayfs,
             "scorpio": lambda site: ours(site, scorpio.git_origin(site.repo)),
             "scorpio-mega": lambda site: ours(site, scorpio.mega_origin(site.server.url), site.server),

@@ -85,7 +85,8 @@ def warm(measured, size):
 
 def all_of(raw):
     drawings = {"until-ls": cold(raw, "usable", "from nothing until ls answers; less is better"),
-                "first-walk": cold(raw, "walk", "first find -ls of the whole tree; less is better")}
+                "first-find": cold(raw, "names", "first find over the whole tree; less is better"),
+                "first-find-ls": cold(raw, "walk", "then find -ls, which asks for the size of every file; less is better")}
     for size, facts in raw["sizes"].items():
         if "warm" in facts:
             drawings[f"warm-{size}"] = warm(facts["warm"], size)

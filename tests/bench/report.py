@@ -90,8 +90,8 @@ def obtained(raw):
     for size, facts in raw["sizes"].items():
         notes = Notes()
         entries = facts["files"] + facts["directories"]
-        rows = [["", "until `ls` answers", "first `find -ls`", "again", "read everything", "`find -ls` after the kernel forgot all",
-                 "on disk", "requests to the origin"]]
+        rows = [["", "until `ls` answers", "first `find`", "then `find -ls`", "again", "read everything",
+                 "`find -ls` after the kernel forgot all", "on disk", "requests to the origin"]]
         for name, passes in facts["cold"].items():
             label = peers.LABELS[name]
             expected = entries
@@ -104,7 +104,8 @@ def obtained(raw):
                 label += notes.mark("Of a clone that is there.")
             asked = [step["asked"] for each in passes for step in each.values() if isinstance(step, dict) and "asked" in step]
             disk = [each["disk"] for each in passes if "disk" in each]
-            rows.append([label, cold_cell(passes, "usable", notes), cold_cell(passes, "walk", notes, expected),
+            rows.append([label, cold_cell(passes, "usable", notes), cold_cell(passes, "names", notes, expected),
+                         cold_cell(passes, "walk", notes, expected),
                          cold_cell(passes, "again", notes, expected), cold_cell(passes, "read", notes),
                          cold_cell(passes, "dropped", notes, expected), size_of(min(disk)) if disk else "–",
                          f"{max(asked):,}" + notes.mark(ASKED[name]) if asked else "–"])
