@@ -24,7 +24,7 @@ mod value;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::types::OriginName;
+use crate::types::{OriginName, RepoPath};
 
 pub use environment::{descriptor_store_room, has_service_manager, journal_stream, no_color};
 pub use error::ConfigError;
@@ -187,4 +187,32 @@ pub enum OriginKind {
         /// `read_as`: the account whose rights it is read with; the owner of the directory unless set.
         read_as: Option<String>,
     },
+    /// `kind = "mega"`: a Mega server.
+    Mega(MegaServer),
+}
+
+/// A Mega server.
+#[derive(Clone, Debug)]
+pub struct MegaServer {
+    /// `url`: `https://HOST[:PORT][/PREFIX]`.
+    pub url: String,
+    /// `credential`: the token it is asked with.
+    pub credential: Option<CredentialFile>,
+    /// `ca_file`: certificates that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `proxy`: `http://HOST:PORT`.
+    pub proxy: Option<String>,
+    /// `imports`: the directory below which it shows repositories of their own: `/third-party`.
+    pub imports: RepoPath,
+    /// `cache.inline_max_bytes`, up to which a blob's content is kept when its size is asked for.
+    pub small_blob_bytes: u32,
+}
+
+/// A credential that systemd hands to the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialFile {
+    /// Its name, as in `LoadCredential=NAME:…`.
+    pub name: String,
+    /// Where it is: `$CREDENTIALS_DIRECTORY/NAME`; nowhere when systemd gave us none.
+    pub path: Option<PathBuf>,
 }

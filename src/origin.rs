@@ -2,6 +2,7 @@
 //!
 //! - [`open`]: an origin as the configuration describes it
 //! - [`git`]: any local git repository
+//! - [`mega`]: a Mega server
 //! - [`account`]: whose rights a repository is read with
 //! - [`lazy`]: an origin set up by the first request that finds its source there
 //! - [`limits`]: a decorator with deadlines and a bound on requests in flight
@@ -14,6 +15,7 @@ pub mod faults;
 pub mod git;
 pub mod lazy;
 pub mod limits;
+pub mod mega;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,9 +26,13 @@ pub use self::{
     account::{account_reader, default_reader},
     limits::Limits,
 };
-use self::{git::GitOrigin, limits::Limited};
+use self::{
+    git::GitOrigin,
+    limits::Limited,
+    mega::{CredentialSource, FileCredential, MegaOptions, MegaOrigin},
+};
 use crate::{
-    config::OriginKind,
+    config::{MegaServer, OriginKind},
     sys::identity::Identity,
     types::{Oid, OriginName, RepoPath},
 };
@@ -269,10 +275,21 @@ pub struct OpenError {
     /// Which origin.
     pub origin: OriginName,
     /// What hinders it.
-    pub reason: git::OpenError,
+    pub reason: OpenReason,
 }
 
-/// The origin that `kind` describes, read with the rights of `reader` and kept within `limits`.
+/// What hinders an origin from being set up, by its kind.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenReason {
+    /// A repository on this host.
+    #[error(transparent)]
+    Git(#[from] git::OpenError),
+    /// A Mega server.
+    #[error(transparent)]
+    Mega(#[from] mega::OpenError),
+}
+
+/// The origin that `kind` describes, kept within `limits`; a repository on this host is read with the rights of `reader`.
 ///
 /// Returns at once. Whether its source is there shows with the first request, and in the journal.
 pub fn open(
@@ -281,11 +298,33 @@ pub fn open(
     reader: Identity,
     limits: Limits,
 ) -> Result<Arc<dyn Origin>, OpenError> {
+    let fail = |reason| OpenError { origin: name.clone(), reason };
     match kind {
         OriginKind::Git { path, .. } => {
-            let origin = GitOrigin::open(name.clone(), path, reader);
-            let origin = origin.map_err(|reason| OpenError { origin: name.clone(), reason })?;
+            let origin = GitOrigin::open(name.clone(), path, reader).map_err(|error| fail(error.into()))?;
             Ok(Arc::new(Limited::new(origin, limits)))
         }
+        OriginKind::Mega(server) => {
+            let origin = MegaOrigin::new(name.clone(), mega_options(server, limits));
+            Ok(Arc::new(Limited::new(origin.map_err(|error| fail(error.into()))?, limits)))
+        }
+    }
+}
+
+/// A server as it is configured, asked with the service's own credential.
+pub fn mega_options(server: &MegaServer, limits: Limits) -> MegaOptions {
+    let credential = server.credential.as_ref().map(|credential| {
+        let file = FileCredential::new(&credential.name, credential.path.clone());
+        Arc::new(file) as Arc<dyn CredentialSource>
+    });
+    MegaOptions {
+        url: server.url.clone(),
+        credential,
+        ca_file: server.ca_file.clone(),
+        proxy: server.proxy.clone(),
+        imports: server.imports.clone(),
+        small_blob_bytes: server.small_blob_bytes,
+        requests: limits.requests,
+        patience: limits.deadline,
     }
 }

@@ -300,7 +300,7 @@ fn later_sources_win_key_by_key() {
     let limits = config.limits;
     assert_eq!((limits.connections, limits.workspaces_per_user, limits.workspaces_per_host), (3, 2, 1));
     let origin = &config.origins[&"linux".parse().unwrap()];
-    let OriginKind::Git { path, read_as } = &origin.kind;
+    let OriginKind::Git { path, read_as } = &origin.kind else { panic!("{origin:?}") };
     assert_eq!((path.to_str(), read_as.as_deref()), (Some("/srv/other"), Some("git")));
     assert_eq!(origin.allow, [Principal::User("alice".into()), Principal::Group("devs".into())]);
     let source = |key: &str| config.set_by.get(key).unwrap_or(&Source::Default).to_string();
@@ -351,7 +351,8 @@ fn variables_are_toml_where_they_parse_and_text_where_the_key_wants_text() {
     assert_eq!((config.engine.lower, config.auth.mode), (LowerKind::PerOwner, AuthMode::Static));
     assert_eq!(config.auth.mount, [Principal::User("alice".into()), Principal::Everybody]);
     assert_eq!(config.daemon.log_level, "info,scorpio::fusedev=debug");
-    let OriginKind::Git { read_as, .. } = &config.origins[&"a".parse().unwrap()].kind;
+    let a = &config.origins[&"a".parse().unwrap()];
+    let OriginKind::Git { read_as, .. } = &a.kind else { panic!("{a:?}") };
     assert_eq!(read_as.as_deref(), Some("1000"));
 }
 

@@ -1,12 +1,12 @@
 //! Assignments, weakest first → [`Config`].
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use super::{
     Config, ConfigError, Places, Source, SourceFile,
     document::{self, Assignment},
     environment,
-    keys::{KEYS, Key, ORIGIN_KEYS, OriginDraft, sections},
+    keys::{KEYS, Key, ORIGIN_KEYS, OriginDraft, Surroundings, sections},
     value::Found,
 };
 use crate::types::OriginName;
@@ -27,7 +27,7 @@ impl Config {
             document::read(file)?.iter().try_for_each(|assignment| draft.assign(assignment))?;
         }
         variables.overrides.iter().try_for_each(|assignment| draft.assign(assignment))?;
-        draft.finish()
+        draft.finish(variables.credentials)
     }
 }
 
@@ -86,16 +86,17 @@ impl Draft {
         Ok(())
     }
 
-    fn finish(self) -> Result<Config, ConfigError> {
+    fn finish(self, credentials: Option<PathBuf>) -> Result<Config, ConfigError> {
         let Draft { mut config, origins } = self;
+        let around = Surroundings { credentials, inline_max_bytes: config.cache.inline_max_bytes };
         if !config.set_by.contains_key("daemon.upper_root") {
             config.daemon.upper_root = config.daemon.state_dir.join(Places::UPPERS);
         }
         for (name, (draft, at)) in origins {
-            let origin = draft.finish().map_err(|(key, reason)| ConfigError::Key {
+            let origin = draft.finish(&around).map_err(|(key, reason)| ConfigError::Key {
                 at,
                 key: format!("origin.{name}.{key}"),
-                reason: reason.to_owned(),
+                reason,
             })?;
             config.origins.insert(name, origin);
         }

@@ -3,8 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    AuthConfig, AuthMode, CacheConfig, EngineConfig, FetchConfig, Limits, LowerKind, Places, Principal,
+    AuthConfig, AuthMode, CacheConfig, EngineConfig, FetchConfig, Limits, LowerKind, MegaServer, Places,
+    Principal,
 };
+
+use crate::types::RepoPath;
 
 const KIB: u32 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -78,5 +81,12 @@ impl Default for AuthConfig {
             mount: vec![Principal::Group("scorpio".to_owned())],
             manage_others: Vec::new(),
         }
+    }
+}
+
+impl MegaServer {
+    /// Where a server shows repositories of their own unless it is configured otherwise.
+    pub(super) fn imports() -> RepoPath {
+        "/third-party".parse().expect("the constant is a path")
     }
 }

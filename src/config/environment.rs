@@ -1,7 +1,10 @@
 //! Environment variables → [`Assignment`]s: `SCORPIO_SECTION__KEY`, `SCORPIO_ORIGIN__NAME__KEY`, and the directories
 //! that systemd makes for a unit.
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use super::{ConfigError, Source, document::Assignment, keys, value::Found};
 
@@ -15,6 +18,9 @@ const FROM_SYSTEMD: [(&str, &str); 3] = [
     ("RUNTIME_DIRECTORY", "runtime_dir"),
 ];
 
+/// What systemd sets where the unit has `LoadCredential=` and the like.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
 /// The variables that concern us, by strength.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
@@ -22,6 +28,8 @@ pub(super) struct Variables {
     pub(super) defaults: Vec<Assignment>,
     /// Stronger than any file.
     pub(super) overrides: Vec<Assignment>,
+    /// Where the credentials are that systemd hands to the service.
+    pub(super) credentials: Option<PathBuf>,
 }
 
 /// `$JOURNAL_STREAM`: device and inode of the journal's end of our standard error, where systemd connected the two.
@@ -53,6 +61,8 @@ pub(super) fn read(
         let Some(name) = name.to_str() else { continue };
         if let Some((_, key)) = FROM_SYSTEMD.iter().find(|(variable, _)| *variable == name) {
             variables.defaults.push(directory(name, key, &value)?);
+        } else if name == CREDENTIALS_DIRECTORY {
+            variables.credentials = Some(PathBuf::from(value)).filter(|path| path.is_absolute());
         } else if let Some(path) = path(name)? {
             let value = Found::Untyped(text(name, &value)?);
             variables.overrides.push(Assignment { path, value, at: Source::Variable(name.to_owned()) });

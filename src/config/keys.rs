@@ -3,9 +3,10 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{
-    AuthMode, Config, LowerKind, OriginConfig, OriginKind, Principal,
+    AuthMode, Config, CredentialFile, LowerKind, MegaServer, OriginConfig, OriginKind, Principal,
     slot::{Choose, Slot},
 };
+use crate::types::RepoPath;
 
 /// A key of `T`.
 pub(super) struct Key<T> {
@@ -21,15 +22,34 @@ pub(super) struct Key<T> {
 #[derive(Clone, Debug)]
 pub(super) struct OriginDraft {
     kind: DraftKind,
-    pub(super) path: PathBuf,
+    path: Option<PathBuf>,
     read_as: Option<String>,
+    url: Option<String>,
+    credential: Option<String>,
+    ca_file: Option<PathBuf>,
+    proxy: Option<String>,
+    imports: Option<RepoPath>,
     allow: Vec<Principal>,
 }
+
+/// What an origin takes from elsewhere than its table.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    /// `$CREDENTIALS_DIRECTORY`.
+    pub(super) credentials: Option<PathBuf>,
+    /// `cache.inline_max_bytes`.
+    pub(super) inline_max_bytes: u32,
+}
+
+/// The keys of an origin's kind that others do not have, and what it is called.
+const GIT: (&str, &[&str]) = ("git", &["path", "read_as"]);
+const MEGA: (&str, &[&str]) = ("mega", &["url", "credential", "ca_file", "proxy", "imports"]);
 
 #[derive(Clone, Copy, Debug)]
 enum DraftKind {
     Missing,
     Git,
+    Mega,
 }
 
 const KIB: u32 = 1 << 10;
@@ -181,18 +201,43 @@ pub(super) const KEYS: &[Key<Config>] = &[
 pub(super) const ORIGIN_KEYS: &[Key<OriginDraft>] = &[
     Key {
         name: "kind",
-        meaning: "What the origin is; `git`: a SHA-1 repository on this host. Required.",
+        meaning: "What the origin is; `git`: a SHA-1 repository on this host; `mega`: a Mega server. Required.",
         slot: |origin| Slot::Choice(&mut origin.kind),
     },
     Key {
         name: "path",
-        meaning: "A work tree, a linked work tree or a bare repository. Required.",
-        slot: |origin| Slot::Place(&mut origin.path),
+        meaning: "`git`: a work tree, a linked work tree or a bare repository. Required.",
+        slot: |origin| Slot::File(&mut origin.path),
     },
     Key {
         name: "read_as",
-        meaning: "The account with whose rights it is read; the owner of `path` unless set.",
+        meaning: "`git`: the account with whose rights it is read; the owner of `path` unless set.",
         slot: |origin| Slot::Account(&mut origin.read_as),
+    },
+    Key {
+        name: "url",
+        meaning: "`mega`: where the server is. Required.",
+        slot: |origin| Slot::Server(&mut origin.url),
+    },
+    Key {
+        name: "credential",
+        meaning: "`mega`: the credential of the service (`LoadCredential=`) that holds the token it is asked with; without, it is asked with none.",
+        slot: |origin| Slot::Credential(&mut origin.credential),
+    },
+    Key {
+        name: "ca_file",
+        meaning: "`mega`: certificates (PEM) that are trusted instead of the system's.",
+        slot: |origin| Slot::File(&mut origin.ca_file),
+    },
+    Key {
+        name: "proxy",
+        meaning: "`mega`: the proxy to ask through; variables such as `$https_proxy` are not heeded.",
+        slot: |origin| Slot::Server(&mut origin.proxy),
+    },
+    Key {
+        name: "imports",
+        meaning: "`mega`: the directory below which the server shows repositories of their own; `/third-party` unless set.",
+        slot: |origin| Slot::Inside(&mut origin.imports),
     },
     Key { name: "allow", meaning: "Who may mount it.", slot: |origin| Slot::Principals(&mut origin.allow) },
 ];
@@ -210,49 +255,103 @@ impl OriginDraft {
     pub(super) fn new() -> OriginDraft {
         OriginDraft {
             kind: DraftKind::Missing,
-            path: PathBuf::new(),
+            path: None,
             read_as: None,
+            url: None,
+            credential: None,
+            ca_file: None,
+            proxy: None,
+            imports: None,
             allow: vec![Principal::Everybody],
         }
     }
 
-    /// The whole origin, or the key that is missing and what it would be.
-    pub(super) fn finish(self) -> Result<OriginConfig, (&'static str, &'static str)> {
-        if self.path.as_os_str().is_empty() {
-            return Err(("path", "is missing; expected the absolute path of a repository"));
-        }
+    /// The whole origin, or the key that is missing or too much and why.
+    pub(super) fn finish(mut self, around: &Surroundings) -> Result<OriginConfig, (&'static str, String)> {
         let kind = match self.kind {
-            DraftKind::Missing => return Err(("kind", "is missing; expected \"git\"")),
-            DraftKind::Git => OriginKind::Git { path: self.path, read_as: self.read_as },
+            DraftKind::Missing => {
+                return Err(("kind", "is missing; expected \"git\" or \"mega\"".to_owned()));
+            }
+            DraftKind::Git => {
+                self.refuse_keys_of(MEGA, GIT.0)?;
+                let path = self.path.ok_or_else(|| {
+                    ("path", "is missing; expected the absolute path of a repository".to_owned())
+                })?;
+                OriginKind::Git { path, read_as: self.read_as }
+            }
+            DraftKind::Mega => {
+                self.refuse_keys_of(GIT, MEGA.0)?;
+                let missing = || ("url", "is missing; expected the URL of a Mega server".to_owned());
+                OriginKind::Mega(MegaServer {
+                    url: self.url.ok_or_else(missing)?,
+                    credential: self.credential.map(|name| around.credential(name)),
+                    ca_file: self.ca_file,
+                    proxy: self.proxy,
+                    imports: self.imports.unwrap_or_else(MegaServer::imports),
+                    small_blob_bytes: around.inline_max_bytes,
+                })
+            }
         };
         Ok(OriginConfig { allow: self.allow, kind })
+    }
+
+    /// A key without effect would pass for a setting.
+    fn refuse_keys_of(
+        &mut self,
+        (other, keys): (&'static str, &'static [&'static str]),
+        own: &str,
+    ) -> Result<(), (&'static str, String)> {
+        let set =
+            ORIGIN_KEYS.iter().find(|key| keys.contains(&key.name) && (key.slot)(self).show().is_some());
+        match set {
+            Some(key) => {
+                Err((key.name, format!("is a key of kind \"{other}\", and the origin is \"{own}\"")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Surroundings {
+    fn credential(&self, name: String) -> CredentialFile {
+        let path = self.credentials.as_ref().map(|directory| directory.join(&name));
+        CredentialFile { name, path }
     }
 }
 
 impl From<&OriginConfig> for OriginDraft {
     fn from(origin: &OriginConfig) -> OriginDraft {
-        let OriginKind::Git { path, read_as } = &origin.kind;
-        OriginDraft {
-            kind: DraftKind::Git,
-            path: path.clone(),
-            read_as: read_as.clone(),
-            allow: origin.allow.clone(),
+        let draft = OriginDraft { allow: origin.allow.clone(), ..OriginDraft::new() };
+        match origin.kind.clone() {
+            OriginKind::Git { path, read_as } => {
+                OriginDraft { kind: DraftKind::Git, path: Some(path), read_as, ..draft }
+            }
+            OriginKind::Mega(server) => OriginDraft {
+                kind: DraftKind::Mega,
+                url: Some(server.url),
+                credential: server.credential.map(|credential| credential.name),
+                ca_file: server.ca_file,
+                proxy: server.proxy,
+                imports: Some(server.imports),
+                ..draft
+            },
         }
     }
 }
 
 impl Choose for DraftKind {
     fn words(&self) -> &'static [&'static str] {
-        &["git"]
+        &[GIT.0, MEGA.0]
     }
     fn word(&self) -> Option<&'static str> {
         match self {
             DraftKind::Missing => None,
-            DraftKind::Git => Some("git"),
+            DraftKind::Git => Some(GIT.0),
+            DraftKind::Mega => Some(MEGA.0),
         }
     }
-    fn choose(&mut self, _index: usize) {
-        *self = DraftKind::Git;
+    fn choose(&mut self, index: usize) {
+        *self = [DraftKind::Git, DraftKind::Mega][index];
     }
 }
 

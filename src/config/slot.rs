@@ -6,6 +6,7 @@ use super::{
     Principal,
     value::{self, Found},
 };
+use crate::types::RepoPath;
 
 /// The place of a value, and what may be put there.
 pub(super) enum Slot<'a> {
@@ -18,6 +19,10 @@ pub(super) enum Slot<'a> {
     Choice(&'a mut dyn Choose),
     Principals(&'a mut Vec<Principal>),
     Account(&'a mut Option<String>),
+    File(&'a mut Option<PathBuf>),
+    Server(&'a mut Option<String>),
+    Credential(&'a mut Option<String>),
+    Inside(&'a mut Option<RepoPath>),
 }
 
 /// One of a few words.
@@ -60,6 +65,14 @@ impl Slot<'_> {
                 *to = who.collect::<Option<_>>()?;
             }
             Slot::Account(to) => *to = Some(found.text().filter(|text| value::is_account(text))?),
+            Slot::File(to) => *to = Some(found.text().filter(|text| is_place(text))?.into()),
+            Slot::Server(to) => *to = Some(found.text().filter(|text| value::is_server(text))?),
+            Slot::Credential(to) => *to = Some(found.text().filter(|text| value::is_credential(text))?),
+            Slot::Inside(to) => {
+                let path = found.text().filter(|text| text.starts_with('/'))?.parse::<RepoPath>().ok()?;
+                *to = Some(path).filter(|path| !path.names().is_empty());
+                to.as_ref()?;
+            }
         }
         Some(())
     }
@@ -85,6 +98,12 @@ impl Slot<'_> {
             }
             Slot::Principals(_) => "a list of users (\"alice\"), groups (\"@devs\") or \"*\"".to_owned(),
             Slot::Account(_) => "the name or number of an account".to_owned(),
+            Slot::File(_) => "an absolute path without `..`".to_owned(),
+            Slot::Server(_) => "an http:// or https:// URL without user, query and fragment".to_owned(),
+            Slot::Credential(_) => "a credential's name: 1 to 255 of A-Z, a-z, 0-9, `-`, `_`, `.`".to_owned(),
+            Slot::Inside(_) => {
+                "the path of a directory inside the repository, such as \"/third-party\"".to_owned()
+            }
         }
     }
 
@@ -105,7 +124,9 @@ impl Slot<'_> {
                 let who: Vec<_> = who.iter().map(|one| quoted(&one.to_string())).collect();
                 Some(format!("[{}]", who.join(", ")))
             }
-            Slot::Account(name) => name.as_deref().map(quoted),
+            Slot::Account(text) | Slot::Server(text) | Slot::Credential(text) => text.as_deref().map(quoted),
+            Slot::File(path) => path.as_ref().map(|path| quoted(&path.display().to_string())),
+            Slot::Inside(path) => path.as_ref().map(|path| quoted(&path.to_string())),
         }
     }
 }

@@ -148,6 +148,24 @@ pub(super) fn is_account(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && !text.starts_with(['-', '@']) && text.chars().all(allowed)
 }
 
+/// Whether `text` is the URL of a server, with nothing in it that a secret could hide in.
+pub(super) fn is_server(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control())
+}
+
+/// Whether `text` can be the name of a credential: what systemd takes, and no way out of its directory.
+pub(super) fn is_credential(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=255).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('.')
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -168,7 +168,10 @@ fn open_origin(
 
 /// Whose rights an origin is read with: the account that the configuration names, else the repository's owner.
 fn reader(kind: &OriginKind) -> Result<Identity, String> {
-    let OriginKind::Git { path, read_as } = kind;
+    let OriginKind::Git { path, read_as } = kind else {
+        // No file of anybody's is opened.
+        return Ok(Identity::root());
+    };
     match read_as {
         Some(account) => origin::account_reader(account).map_err(|error| format!("`read_as`: {error}")),
         None => origin::default_reader(path).map_err(|error| {

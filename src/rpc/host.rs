@@ -23,6 +23,7 @@ pub(super) async fn origins(host: Arc<Host>, call: Call, _: Nothing) -> Result<V
         if host.may_mount(call.identity(), name).await {
             let kind = match config.kind {
                 OriginKind::Git { .. } => "git",
+                OriginKind::Mega(_) => "mega",
             };
             shown.push(OriginView { name: name.to_string(), kind: kind.to_owned() });
         }

@@ -23,6 +23,8 @@ pub const MOUNT_FAILED: &str = "1a277f907433da999ede940234b2c2d9";
 pub const ORIGIN_FAILED: &str = "a55fefbb52361a60e46de981730c2648";
 /// An origin answers again.
 pub const ORIGIN_RESTORED: &str = "6858f8431dee9a830ec70394fa090cfc";
+/// A credential is missing, or its origin refuses it.
+pub const CREDENTIAL_REFUSED: &str = "dcf4c919d89b47d094b48193c5669a68";
 /// A caller was denied what it asked for.
 pub const REFUSED: &str = "2942e3b336a0142c10446c0cf3d29514";
 /// A bound of the configuration said no.
@@ -44,6 +46,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("MOUNT_FAILED", MOUNT_FAILED),
     ("ORIGIN_FAILED", ORIGIN_FAILED),
     ("ORIGIN_RESTORED", ORIGIN_RESTORED),
+    ("CREDENTIAL_REFUSED", CREDENTIAL_REFUSED),
     ("REFUSED", REFUSED),
     ("LIMIT_REACHED", LIMIT_REACHED),
     ("CACHE_DISCARDED", CACHE_DISCARDED),
