@@ -70,7 +70,7 @@ def pass_through(name, site, last):
 
 
 def measure(site, names, rounds):
-    """All peers in turns; a list of passes for each."""
+    """All peers in turns; a list of passes for each. That a distant one fails is a result, and is printed as one."""
     facts = {name: [] for name in names}
     for turn in range(rounds):
         at = turn % len(names)
@@ -79,7 +79,7 @@ def measure(site, names, rounds):
             try:
                 facts[name].append(pass_through(name, site, turn == rounds - 1))
             except shell.Failed as failed:
-                if name != "scorpiofs":
+                if name not in DISTANT:
                     raise
                 facts[name].append({"failed": str(failed)})
     return facts

@@ -30,8 +30,11 @@ class Server:
 
     def requests(self):
         """All that were made of it so far."""
-        with urllib.request.urlopen(f"{self.url}/control/counts", timeout=60) as answer:
-            return sum(each["requests"] for each in json.load(answer)["requests"])
+        try:
+            with urllib.request.urlopen(f"{self.url}/control/counts", timeout=60) as answer:
+                return sum(each["requests"] for each in json.load(answer)["requests"])
+        except OSError as error:
+            raise shell.Failed(f"the Mega server does not count: {error}") from None
 
     def __enter__(self):
         return self

@@ -4,7 +4,7 @@ import math
 
 import peers
 
-WIDTH, LEFT, BAR, GAP = 760, 250, 11, 9
+WIDTH, LEFT, BAR, GAP = 860, 330, 11, 9
 COLOURS = {"native": "#8a8f98", "overlay": "#4c8eda", "fuse-overlayfs": "#c78b1f", "scorpio": "#d1495b", "scorpiofs": "#7a6fc4",
            "clone": "#8a8f98", "worktree": "#a9aeb5", "sparse": "#3f9c6d", "scorpio-mega": "#e58a95"}
 TEXT = "#7d8590"
@@ -24,9 +24,10 @@ def bars(title, groups, show, low, high):
     span = WIDTH - LEFT - 70
     reach = lambda value: span * min(1, max(0.004, math.log(max(value, low) / low) / math.log(high / low)))
     named = [peer for peer in peers.LABELS if any(peer == each for _, values in groups for each, _ in values)]
-    parts, y = [label(0, 14, title)], 30
-    x = 0
+    parts, x, y = [label(0, 14, title)], 0, 30
     for peer in named:
+        if x + 40 + 6.2 * len(peers.LABELS[peer]) > WIDTH:
+            x, y = 0, y + 16
         parts.append(f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{COLOURS[peer]}"/>' + label(x + 14, y, peers.LABELS[peer]))
         x += 30 + 6.2 * len(peers.LABELS[peer])
     top = y = y + 14

@@ -189,12 +189,13 @@ def measure(options):
     os.chmod(base, 0o755)
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(LONGEST_FULL_RUN_S if options.full else LONGEST_RUN_S)
+    raw = {"options": vars(options), "load_before": os.getloadavg(), "sizes": {}}
     try:
         ready(options, base)
         environment(base)
+        raw["machine"] = machine.facts()
         probe = f"{base}/probe"
         shell.timed(f"gcc -O2 -o {probe} {os.path.dirname(os.path.realpath(__file__))}/probe.c")
-        raw = {"machine": machine.facts(), "options": vars(options), "load_before": os.getloadavg(), "sizes": {}}
         begin = time.monotonic()
         for size in options.sizes:
             raw["sizes"][str(size)] = one_size(options, base, probe, size)
@@ -203,6 +204,7 @@ def measure(options):
         save(raw, options.raw)
         return raw
     except shell.Failed as failed:
+        save(raw, options.raw)
         sys.exit(f"the benchmark failed: {failed}")
     finally:
         signal.alarm(0)

@@ -119,8 +119,14 @@ class Daemon:
 
     def stop(self):
         self.process.terminate()
-        if self.process.wait(STOP_S) != 0:
-            raise shell.Failed(f"the daemon ended badly, see {self.base}/log")
+        try:
+            status = self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = f"none after {STOP_S} s"
+        if status != 0:
+            with open(f"{self.base}/log", encoding="utf-8", errors="replace") as log:
+                raise shell.Failed(f"the daemon ended badly, status {status}: {log.read()[-2000:]}")
 
     def __enter__(self):
         return self

@@ -156,6 +156,10 @@ def copy_up(samples, site, base, probe, made, turn):
     """The first write to files of the commit; each round and sample has files of its own."""
     test = Test("copy-up", f"first write to {APPENDED} files", "", samples=1)
     for peer, tree in made.items():
+        if peer not in samples.refused.get(test.name, {}):
+            # What is copied up is warm, as everything else here.
+            read = Test(test.name, "", "true", before=f"{probe} read {base}/list.changed 1", samples=1)
+            Samples().try_take(read, peer, tree)
         for sample in range(3):
             at = (turn * 3 + sample) * APPENDED
             test.script = f"{probe} append {base}/list.changed {at} {APPENDED}"
