@@ -23,6 +23,12 @@ def grown(before, after):
     return sum(after.values()) - sum(before.values())
 
 
+def caches_dropped():
+    """How often somebody told the kernel to drop its caches."""
+    with open("/proc/vmstat", encoding="ascii") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith(("drop_pagecache", "drop_slab")))
+
+
 def facts():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = re.search(r"model name\s*:\s*(.*)", file.read())

@@ -54,6 +54,7 @@ def spread(samples, show=duration):
 def shorter(reason):
     """A failure as a footnote: one line, no private paths."""
     text = re.sub(r"/var/tmp/scorpio-bench\.\w+[\w./-]*", "…", " ".join(reason.split()))
+    text = re.sub(r"^(status \d+): .*: (\S.*)$", r"\1: \2", text) if text.startswith("status") else text
     return text[:300].replace("|", "\\|")
 
 
@@ -148,6 +149,8 @@ def warmed(raw):
                          f"{min(seconds['scorpio']) / min(seconds['overlay']):.2f}" if {"scorpio", "overlay"} <= set(seconds) else "–",
                          requests(measured["requests"].get(test))])
         text += f"### {int(size):,} files\n\n![ratios to ext4](plots/warm-{size}.svg)\n\n" + table(*rows) + notes.lines() + "\n"
+        if measured.get("disturbed"):
+            text += f"{measured['disturbed']} samples were taken again because something else dropped the kernel's caches.\n\n"
     return text
 
 

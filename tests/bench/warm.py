@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import time
 
+import machine
 import peers
 import shell
 
@@ -13,6 +14,8 @@ FILES_PER_PASS = 20_000
 SMALL_BYTES = 32 << 10
 SMALL_FILES = 10_000
 APPENDED = 100
+# A sample during which somebody else dropped the kernel's caches is taken again, so often at most.
+TRIES = 4
 # Files of the tests that create, rename and delete.
 CREATED = 5000
 # Unions in user space: what they cannot do is a result. They get so long for one sample, and for all of a size together.
@@ -31,7 +34,8 @@ class Test:
     samples: int = 3
     before: str = "true"
     after: str = "true"
-    goal: str = ""
+    warms: bool = True
+    """Whether each series of samples begins with one that is not counted; else only the first one does."""
 
 
 def lists(site, base):
@@ -76,7 +80,8 @@ def tests(site, base, probe):
         Test("rename", f"rename {CREATED:,} files", f"{probe} rename .b {CREATED}", before=f"{probe} create .b {CREATED}",
              after="rm -r .b"),
         Test("swap", "rename a directory of the commit there and back, 1,000 times", f"{first}; {probe} swap $d 1000"),
-        Test("build", "`make -j2` of 120 C files", "make -s -j2 -C build", samples=1, before="make -s -C build clean"),
+        Test("build", "`make -j2` of 120 C files", "make -s -j2 -C build", samples=1, before="make -s -C build clean",
+             warms=False),
     ]
 
 
@@ -90,22 +95,26 @@ def clone_into(site, tree, user):
 
 
 def trees(site, names, undo):
-    """A tree to work in per peer, all of the same commit, and a way to count our daemon's requests."""
-    made, refused = {}, {}
+    """A tree to work in per peer, all of the same commit; and why there is none, or one without an index."""
+    made, refused, bare = {}, {}, {}
     for name in names:
         try:
-            way = "clone" if name == "native" else name
-            made[name] = undo.enter_context(peers.obtain(way, site))
-            if name not in ("native", "overlay", "fuse-overlayfs"):
-                clone_into(site, made[name].path, shell.USER)
-            if name in ("overlay", "fuse-overlayfs"):
-                # The checkout's index knows other inodes: refreshed once, it is as good as the one of the others.
-                shell.timed("git status >/dev/null", cwd=made[name].path, user=shell.USER)
+            made[name] = undo.enter_context(peers.obtain("clone" if name == "native" else name, site))
         except shell.Failed as failed:
             if name != "scorpiofs":
                 raise
             refused[name] = str(failed)
-    return made, refused
+            continue
+        try:
+            if name in ("scorpio", "scorpiofs"):
+                clone_into(site, made[name].path, shell.USER)
+            # The checkout's index knows other inodes: refreshed once, it is as good in a union as it was below it.
+            shell.timed("git status >/dev/null", cwd=made[name].path, user=shell.USER)
+        except shell.Failed as failed:
+            if name not in FALLIBLE:
+                raise
+            bare[name] = str(failed)
+    return made, refused, bare
 
 
 class Samples:
@@ -113,17 +122,48 @@ class Samples:
 
     def __init__(self):
         self.seconds, self.requests, self.refused, self.left = {}, {}, {}, dict.fromkeys(FALLIBLE, BUDGET_S)
+        self.disturbed = 0
 
     def take(self, test, peer, tree):
-        patience = PATIENCE_S if peer in FALLIBLE else shell.LONGEST_S
-        for _ in range(1 if peer == "scorpiofs" else test.samples):
-            shell.timed(test.before, cwd=tree.path, user=shell.USER, timeout=patience)
-            before = tree.requests() if tree.requests else 0
-            seconds = shell.timed(test.script, cwd=tree.path, user=shell.USER, timeout=patience)
-            if tree.requests:
-                self.requests.setdefault(test.name, []).append(tree.requests() - before)
+        """A series of samples, after a pass that is not counted: memory that was not used for a while may be gone."""
+        series = 1 if peer == "scorpiofs" else test.samples
+        if test.warms or peer not in self.seconds.get(test.name, {}):
+            self.sample(test, peer, tree)
+        for _ in range(series):
+            for _ in range(TRIES):
+                dropped = machine.caches_dropped()
+                seconds, requests = self.sample(test, peer, tree)
+                if machine.caches_dropped() == dropped:
+                    break
+                self.disturbed += 1
+            if requests is not None:
+                self.requests.setdefault(test.name, []).append(requests)
             self.seconds.setdefault(test.name, {}).setdefault(peer, []).append(seconds)
-            shell.timed(test.after, cwd=tree.path, user=shell.USER, timeout=patience)
+
+    def sample(self, test, peer, tree):
+        patience = PATIENCE_S if peer in FALLIBLE else shell.LONGEST_S
+        shell.timed(test.before, cwd=tree.path, user=shell.USER, timeout=patience)
+        before = tree.requests() if tree.requests else 0
+        seconds = shell.timed(test.script, cwd=tree.path, user=shell.USER, timeout=patience)
+        requests = tree.requests() - before if tree.requests else None
+        shell.timed(test.after, cwd=tree.path, user=shell.USER, timeout=patience)
+        return seconds, requests
+
+    def first_writes(self, test, peer, tree):
+        """One sample that cannot be taken twice."""
+        failed = self.refused.setdefault(test.name, {})
+        if peer in failed:
+            return
+        try:
+            seconds, requests = self.sample(test, peer, tree)
+        except shell.Failed as failure:
+            if peer not in FALLIBLE:
+                raise
+            failed[peer] = str(failure)
+            return
+        self.seconds.setdefault(test.name, {}).setdefault(peer, []).append(seconds)
+        if requests is not None:
+            self.requests.setdefault(test.name, []).append(requests)
 
     def try_take(self, test, peer, tree):
         """Once a union in user space has failed a test, that is its result; and it cannot use up the time of all."""
@@ -154,16 +194,16 @@ def subdue(tree):
 
 def copy_up(samples, site, base, probe, made, turn):
     """The first write to files of the commit; each round and sample has files of its own."""
-    test = Test("copy-up", f"first write to {APPENDED} files", "", samples=1)
+    test = Test("copy-up", f"first write to {APPENDED} files", "", samples=1, warms=False)
     for peer, tree in made.items():
-        if peer not in samples.refused.get(test.name, {}):
+        if not turn and peer not in samples.refused.get(test.name, {}):
             # What is copied up is warm, as everything else here.
-            read = Test(test.name, "", "true", before=f"{probe} read {base}/list.changed 1", samples=1)
+            read = Test(test.name, "", f"{probe} read {base}/list.changed 1", samples=1, warms=False)
             Samples().try_take(read, peer, tree)
         for sample in range(3):
             at = (turn * 3 + sample) * APPENDED
             test.script = f"{probe} append {base}/list.changed {at} {APPENDED}"
-            samples.try_take(test, peer, tree)
+            samples.first_writes(test, peer, tree)
 
 
 def measure(site, base, probe, names, rounds):
@@ -171,17 +211,15 @@ def measure(site, base, probe, names, rounds):
     samples = Samples()
     planned = tests(site, base, probe)
     with contextlib.ExitStack() as undo:
-        made, refused = trees(site, names, undo)
-        untimed = Samples()
-        for turn in range(-1, rounds):
+        made, refused, bare = trees(site, names, undo)
+        samples.refused["status"] = bare
+        for turn in range(rounds):
             order = list(made)
             order = order[turn % len(order):] + order[:turn % len(order)]
-            print(f"  {site.files:,} files, warm, round {turn + 1 or 'before the first'}", file=sys.stderr, flush=True)
+            print(f"  {site.files:,} files, warm, round {turn + 1}", file=sys.stderr, flush=True)
             for test in planned:
                 for peer in order:
-                    (samples if turn >= 0 else untimed).try_take(test, peer, made[peer])
-            if turn < 0:
-                samples.refused, samples.left = untimed.refused, untimed.left
+                    samples.try_take(test, peer, made[peer])
         for turn in range(rounds):
             copy_up(samples, site, base, probe, made, turn)
     for peer, reason in refused.items():
@@ -193,4 +231,5 @@ def measure(site, base, probe, names, rounds):
               if not samples.seconds.get(test, {}).get(peer) and not samples.refused.get(test, {}).get(peer)]
     if absent or idle:
         raise shell.Failed(f"no samples of {absent or idle}")
-    return {"titles": titles, "seconds": samples.seconds, "requests": samples.requests, "refused": samples.refused}
+    return {"titles": titles, "seconds": samples.seconds, "requests": samples.requests, "refused": samples.refused,
+            "disturbed": samples.disturbed}
