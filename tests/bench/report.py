@@ -175,11 +175,11 @@ def memory(raw):
             passes = [each for each in facts["cold"].get(name, []) if "walk" in each]
             if not passes:
                 continue
-            last = passes[-1]
-            cell = lambda step: size_of(last[step]["rss"]) if "rss" in last.get(step, {}) else "–"
-            rows.append([f"{int(size):,}", peers.LABELS[name], size_of(last["rss_idle"]) if "rss_idle" in last else "–", cell("walk"),
-                         cell("read_again"), size_of(last["rss_later"]) if "rss_later" in last else "–",
-                         size_of(last["walk"]["slab"])])
+            told = passes[0]
+            cell = lambda step: size_of(told[step]["rss"]) if "rss" in told.get(step, {}) else "–"
+            rows.append([f"{int(size):,}", peers.LABELS[name], size_of(told["rss_idle"]) if "rss_idle" in told else "–", cell("walk"),
+                         cell("read_again"), size_of(told["rss_later"]) if "rss_later" in told else "–",
+                         size_of(told["walk"]["slab"])])
     return table(*rows)
 
 

@@ -6,7 +6,7 @@
     apt-get install fuse-overlayfs gcc make python3
     tests/bench/run.py --write-docs --raw target/bench.json
 
-Needs root, 10 GB below /var/tmp and less than 25 minutes on two quiet cores; with --full, which adds a tree of 1,000,000
+Needs root, 10 GB below /var/tmp and some 25 minutes on two quiet cores; with --full, which adds a tree of 1,000,000
 files, 30 GB and an hour. It ends with an error where a peer is missing, unless
 that one is left out by name: --without scorpiofs. Prints Markdown; --write-docs puts it between the markers of
 docs/BENCHMARKS.md, with plots below docs/plots. --from FILE makes both from the raw samples of an earlier run.
@@ -14,7 +14,7 @@ docs/BENCHMARKS.md, with plots below docs/plots. --from FILE makes both from the
     --full                       the tree of 1,000,000 files too
     --sizes 2000,80000           trees to measure (tests/bench/trees.py makes them, always the same)
     --warm 2000,80000            those of them in which all warm tests are run
-    --rounds N                   rounds of the warm tests, all peers in turns
+    --rounds N, --cold-rounds N  rounds of the warm and of the cold passes, all peers in turns
     --keep-trees DIRECTORY       make the trees there once, and find them there the next time
     --delay-ms N                 how far away the Mega server is
     --smoke                      a tree of 500 files, one round: shows that the script works, in a minute or two
@@ -44,15 +44,20 @@ import shell
 import trees
 import warm
 
+# When this much time has gone, one round of what follows has to be enough.
+ENOUGH_S = 18 * 60
+ENOUGH_FULL_S = 60 * 60
 # The whole run ends then, whatever hangs.
-LONGEST_RUN_S = 25 * 60
-LONGEST_FULL_RUN_S = 75 * 60
+LONGEST_RUN_S = 35 * 60
+LONGEST_FULL_RUN_S = 100 * 60
 LARGEST = 1_000_000
 WORKSPACES = 1000
 # ScorpioFS lists one directory after another: beyond this it only shows how long we are willing to wait.
 SCORPIOFS_FILES = 5_000
-# Of the further ways to get a tree, one round tells enough where a round takes minutes.
+# One cold round is enough where a round takes minutes, two where nothing else is asked for.
 MANY_ROUNDS_FILES = 200_000
+COLD_ROUNDS = 2
+FEW_FILES = 10_000
 
 
 def arguments():
@@ -60,8 +65,8 @@ def arguments():
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--sizes", default="2000,80000")
     parser.add_argument("--warm", default="2000,80000")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cold-rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--cold-rounds", type=int)
     parser.add_argument("--without", action="append", default=[], choices=[name for name in peers.LABELS if name not in ("native", "overlay", "scorpio")])
     parser.add_argument("--keep-trees")
     parser.add_argument("--delay-ms", type=int, default=10)
@@ -116,7 +121,7 @@ def repository(options, base, size):
     return place, seconds
 
 
-def one_size(options, base, probe, size):
+def one_size(options, base, probe, size, late):
     print(f"{size:,} files", file=sys.stderr, flush=True)
     repo, making = repository(options, base, size)
     facts = {"making": making,
@@ -138,14 +143,14 @@ def one_size(options, base, probe, size):
         site.checkout = checkout.path
         many = facts["files"] < MANY_ROUNDS_FILES
         site.only_clone = None if many else checkout
-        rounds = options.cold_rounds if many else 1
-        facts["cold"] = cold.measure(site, wanted, rounds)
+        rounds = options.cold_rounds or (COLD_ROUNDS if facts["files"] < FEW_FILES else 1)
+        facts["cold"] = cold.measure(site, wanted, rounds if many else 1, late)
         check(facts)
         facts["mount_speeds"] = further_mounts(site)
         if many:
             facts["readers"] = cold.readers(site)
         if size in options.warm:
-            facts["warm"] = warm.measure(site, here, probe, working, options.rounds)
+            facts["warm"] = warm.measure(site, here, probe, working, options.rounds, late)
         if size == options.warm[0]:
             facts["sharing"] = sharing.one_commit(site)
             facts["idle"] = sharing.idle_workspaces(site, options.workspaces)
@@ -197,8 +202,9 @@ def measure(options):
         probe = f"{base}/probe"
         shell.timed(f"gcc -O2 -o {probe} {os.path.dirname(os.path.realpath(__file__))}/probe.c")
         begin = time.monotonic()
+        enough = begin + (ENOUGH_FULL_S if options.full else ENOUGH_S)
         for size in options.sizes:
-            raw["sizes"][str(size)] = one_size(options, base, probe, size)
+            raw["sizes"][str(size)] = one_size(options, base, probe, size, lambda: time.monotonic() > enough)
             save(raw, options.raw)
         raw["load_after"], raw["seconds"] = os.getloadavg(), time.monotonic() - begin
         save(raw, options.raw)
