@@ -3,7 +3,7 @@
 
     cargo build --release --bins --example mega-server
     cargo install scorpiofs --version 0.4.1 --locked --root target/peers
-    apt-get install fuse-overlayfs gcc make python3
+    apt-get install fuse-overlayfs gcc make python3 git libclang-dev
     tests/bench/run.py --write-docs --raw target/bench.json
 
 Needs root, 10 GB below /var/tmp and some 25 minutes on two quiet cores; with --full, which adds a tree of 1,000,000

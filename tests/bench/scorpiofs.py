@@ -1,6 +1,6 @@
 """ScorpioFS, from its published crate: one daemon over a Mega server, one writable job mount of `/`.
 
-    cargo install scorpiofs --version 0.4.1 --locked --root target/peers
+    cargo install scorpiofs --version 0.4.1 --locked --root target/peers    (its zstd-sys needs libclang-dev)
 """
 
 import json
