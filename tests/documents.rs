@@ -11,6 +11,9 @@ use std::{
 use clap::Parser;
 use scorpio::{api::ErrorKind, cli, daemon, telemetry::event};
 
+const README: &str = "README.md";
+const README_ZH: &str = "README.zh-CN.md";
+
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -19,10 +22,10 @@ fn read(name: &str) -> String {
     fs::read_to_string(top().join(name)).unwrap()
 }
 
-/// README and all pages of `docs`, with their paths from the top.
+/// README in both languages and all pages of `docs`, with their paths from the top.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut found = files(&top().join("docs"), "md");
-    found.push(top().join("README.md"));
+    found.extend([README, README_ZH].map(|name| top().join(name)));
     assert!(found.len() > 10, "only {} documents were found", found.len());
     let name = |path: &Path| path.strip_prefix(top()).unwrap().to_owned();
     found.into_iter().map(|path| (name(&path), fs::read_to_string(path).unwrap())).collect()
@@ -183,6 +186,9 @@ fn every_test_that_is_named_is_there() {
             let is_word = code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             is_word && code.matches('_').count() >= 3
         };
+        if name.ends_with("GLOSSARY.md") {
+            continue; // it names keys of another program
+        }
         for test in inline_code(&text).iter().filter(is_test) {
             assert!(sources.contains(&format!("fn {test}(")), "{}: no test {test}", name.display());
             seen += 1;
@@ -332,4 +338,70 @@ fn what_differs_from_a_local_file_system_is_said_in_semantics() {
         .map(|(_, name)| name.to_owned())
         .collect();
     assert_eq!(said, expected);
+}
+
+/// What a translation shares with its original, in order: levels of headings, code blocks, rows of tables, links, commands.
+#[derive(Debug, PartialEq, Eq)]
+struct Shape {
+    headings: Vec<usize>,
+    code: Vec<String>,
+    columns: Vec<usize>,
+    links: Vec<String>,
+    commands: Vec<String>,
+}
+
+fn shape(text: &str) -> Shape {
+    let (mut headings, mut code, mut columns, mut block) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for line in text.lines() {
+        match (&mut block, line.starts_with("```")) {
+            (None, true) => block = Some(format!("{line}\n")),
+            (Some(_), true) => code.extend(block.take()),
+            (Some(block), false) => block.extend([line, "\n"]),
+            (None, false) if line.starts_with('#') => headings.push(line.split(' ').next().unwrap().len()),
+            (None, false) if line.starts_with('|') => columns.push(line.matches('|').count()),
+            (None, false) => {}
+        }
+    }
+    let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned());
+    let commands = inline_code(text).into_iter().filter(|code| code.contains("scorpioctl"));
+    Shape {
+        headings,
+        code,
+        columns,
+        links: links.filter(|link| !link.starts_with("README")).collect(),
+        commands: commands.collect(),
+    }
+}
+
+#[test]
+fn the_chinese_readme_has_the_sections_code_tables_and_links_of_the_english_one() {
+    let english = shape(&read(README));
+    assert!(english.headings.len() > 5 && english.code.len() > 4 && english.columns.len() > 15);
+    assert_eq!(shape(&read(README_ZH)), english);
+    assert!(read(README).contains(&format!("]({README_ZH})")), "nobody finds the translation");
+    assert!(read(README_ZH).contains(&format!("]({README})")), "nobody finds back");
+}
+
+#[test]
+fn the_benchmark_script_can_be_loaded_and_explains_itself() {
+    let script = top().join("tests/bench/run.py");
+    let done = std::process::Command::new("python3").arg(script).arg("--help").output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("--write-docs"));
+}
+
+#[test]
+fn the_benchmark_script_finds_its_places_in_the_document() {
+    let (script, text) = (read("tests/bench/report.py"), read("docs/BENCHMARKS.md"));
+    let sections = script.split("SECTIONS = {").nth(1).unwrap().split('}').next().unwrap();
+    let mut names: Vec<&str> = sections.split('"').skip(1).step_by(2).collect();
+    let mut places: Vec<&str> = Vec::new();
+    for rest in text.split("<!-- measured: ").skip(1) {
+        assert!(rest.contains("<!-- end -->"), "a section has no end");
+        places.push(rest.split(" -->").next().unwrap());
+    }
+    assert!(names.len() >= 6, "only {names:?}");
+    names.sort_unstable();
+    places.sort_unstable();
+    assert_eq!(places, names);
 }
