@@ -2,15 +2,17 @@
 # Installs what the tests need on Debian, then runs all of them. As root, or as a user who may sudo.
 #
 #   tests/run.sh            what a change must pass before it lands; within 30 minutes
-#   tests/run.sh --long     everything, in full size: a gigabyte through the lower, a minute of kills and more, fsx with fsync
+#   tests/run.sh --long     everything, in full size: a gigabyte through the lower, a minute of kills and more, fsx with fsync,
+#                           and emulated machines with Debian's own kernels
 #   tests/run.sh --quick    the landing run without the machine with a real systemd
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 quick=no
+machines=(bookworm trixie)
 case ${1:-} in
 --quick) quick=yes ;;
---long) export SCORPIO_LONG=1 ;;
+--long) export SCORPIO_LONG=1; machines+=(vm-bookworm vm-trixie) ;;
 '') ;;
 *) echo "usage: tests/run.sh [--quick | --long]" >&2; exit 2 ;;
 esac
@@ -51,5 +53,5 @@ cargo test --locked
 
 if [ "$quick" = no ]; then
     say "package and machine tests"
-    tests/system/run.sh bookworm trixie
+    tests/system/run.sh "${machines[@]}"
 fi

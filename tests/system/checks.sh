@@ -7,6 +7,7 @@ run_checks() {
     check "the journal tells who mounted what, and who was refused" journal_tells
     check "two users see their own workspaces only" two_users
     check "root gives a workspace of one user to another" give_away
+    check "a private origin is read with a credential, and by nobody else" private_origins
     check "restart and kill -9 under load, $rounds times" restarts_under_load
     check "sessions are made and gone on with in the way this kernel can" kernel_decides
     check "an upgrade leaves the workspaces mounted" upgrade
@@ -53,6 +54,9 @@ prepare() {
     )
     rm -rf "$work/project"
     chroot "$root" chown -R root: /srv/git
+    # A Mega server for private_origins. A debug build: the tests have made it already.
+    cargo build --quiet --locked --example mega-server
+    install -m 755 "${CARGO_TARGET_DIR:-target}/debug/examples/mega-server" "$root/usr/local/bin/mega-server"
 }
 
 installs() {
@@ -125,6 +129,45 @@ give_away() {
     script "journalctl -u scorpio -x -n 200 --no-pager | grep -q 'Subject: Workspace $id was given to user 1001'"
     as bob bash -euc "cd /; scorpioctl remove $id --discard --yes; rmdir ~/gift"
     as_alice 'rmdir ~/gift'
+}
+
+# `/lib` opens with the token `a` alone, everything else with `b` too. The service has `a` from systemd, and later loses it;
+# users log in for themselves at the same server under another name.
+private_origins() {
+    local id
+    script 'useradd --system mega; chown -R mega: /srv/git
+        systemd-run --quiet --unit mega --uid mega /usr/local/bin/mega-server /srv/git/project.git --listen 127.0.0.1:8000 \
+            --restrict /=a --restrict /=b --restrict /lib=a
+        for _ in $(seq 100); do curl -sf http://127.0.0.1:8000/api/v1/status >/dev/null && break; sleep 0.1; done
+        printf "[origin.server]\nkind = \"mega\"\nurl = \"http://127.0.0.1:8000\"\ncredential = \"mega-token\"\nallow = [\"alice\"]\n[origin.users]\nkind = \"mega\"\nurl = \"http://127.0.0.1:8000\"\nread_with = \"user\"\n" >/etc/scorpio/scorpio.toml.d/mega.toml
+        systemctl restart scorpio'
+    # Nobody gave the service a token yet.
+    as alice bash -c 'mkdir ~/s ~/u; scorpioctl mount server:/lib ~/s; test $? = 4'
+    script "journalctl -u scorpio SCORPIO_CREDENTIAL=mega-token -o json --no-pager | jq -e -s 'any(.[]; .MESSAGE | test(\"credential\"))'"
+    script 'echo a >/etc/scorpio/token; chmod 600 /etc/scorpio/token; mkdir -p /etc/systemd/system/scorpio.service.d
+        printf "[Service]\nLoadCredential=mega-token:/etc/scorpio/token\n" >/etc/systemd/system/scorpio.service.d/mega.conf
+        systemctl daemon-reload; systemctl restart scorpio; scorpioctl health'
+    id=$(as_alice 'scorpioctl mount server:/lib ~/s && cmp ~/s/Makefile ~/w/lib/Makefile')
+    as bob bash -c 'mkdir -p ~/u; scorpioctl mount server:/ ~/u; test $? = 3'
+    # Logins of users: what alice may read and has read is not there for bob.
+    as alice bash -c 'scorpioctl mount users:/ ~/u; test $? = 4'
+    as alice bash -euc 'echo a | scorpioctl login users; scorpioctl mount users:/ ~/u; cmp ~/u/lib/Makefile ~/w/lib/Makefile'
+    as bob bash -c 'echo wrong | scorpioctl login users; test $? = 4'
+    as bob bash -euc 'echo b | scorpioctl login users; scorpioctl mount users:/ ~/u; cmp ~/u/src/lib.rs ~/w/src/lib.rs
+        cat ~/u/lib/Makefile 2>&1 | grep -q "Input/output error"'
+    # Over a restart without a descriptor kept, what is stored is used.
+    script 'systemctl stop scorpio; systemctl start scorpio'
+    as_alice 'cmp ~/u/src/cli.rs ~/w/src/cli.rs'
+    # An expired token is EIO and a line; what is here stays.
+    script 'curl -sf --data "{\"token\": \"a\", \"expired\": true}" http://127.0.0.1:8000/control/token'
+    as_alice 'cmp ~/u/lib/Makefile ~/w/lib/Makefile; cat ~/u/src/api/views.rs 2>&1 | grep -q "Input/output error"'
+    script "journalctl -u scorpio SCORPIO_CREDENTIAL='login of user 1000' -o json --no-pager | jq -e -s 'any(.[]; .MESSAGE | test(\"credential\"))'"
+    script 'curl -sf --data "{\"token\": \"a\", \"expired\": false}" http://127.0.0.1:8000/control/token'
+    as_alice 'cmp ~/u/src/api/views.rs ~/w/src/api/views.rs'
+    as_alice "cd; scorpioctl remove $id; scorpioctl remove ~/u; rmdir ~/s ~/u; scorpioctl logout users"
+    as bob bash -euc 'cd; scorpioctl remove ~/u; rmdir ~/u; scorpioctl logout users'
+    script 'rm /etc/scorpio/scorpio.toml.d/mega.toml /etc/systemd/system/scorpio.service.d/mega.conf /etc/scorpio/token
+        systemctl stop mega; systemctl daemon-reload; systemctl restart scorpio; chown -R root: /srv/git'
 }
 
 # A build, a database and cold reads in alice's workspace; what the database acknowledged is written down outside of it.
