@@ -1,5 +1,5 @@
 //! A user namespace as a table of ids: what an idmapped mount needs. No process lives in it.
-#![allow(unsafe_code)] // a raw clone(2), whose child makes two system calls
+#![allow(unsafe_code)] // a raw clone(2), whose child makes a few system calls
 
 use std::{
     fs::File,
@@ -76,6 +76,9 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.leash = None;
         let pid = nix::unistd::Pid::from_raw(self.pid);
+        // Not only by the leash: a child forked at the same moment by another thread may hold its other end, and this one
+        // that of the other. It is not reaped yet, so the id is its own; it fails only for one that has ended.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         while nix::sys::wait::waitpid(pid, None) == Err(nix::errno::Errno::EINTR) {}
     }
 }
@@ -83,13 +86,15 @@ impl Drop for Child {
 /// The child's whole life: until its end of the pipe reads end-of-file.
 fn wait_for_end(waits_on: i32, leash: i32) -> ! {
     let mut byte = 0_u8;
-    // SAFETY: close, read and _exit are async-signal-safe, so they may be called in a fork of whatever process; the
-    // buffer is one live byte. _exit runs no destructors of the copied process.
+    // SAFETY: dup2, close, close_range, read and _exit are async-signal-safe, so they may be called in a fork of whatever
+    // process, which shares no descriptor table with it; the buffer is one live byte. _exit runs no destructors of the
+    // copied process.
     unsafe {
         libc::close(leash);
-        while libc::read(waits_on, (&raw mut byte).cast(), 1) < 0 && *libc::__errno_location() == libc::EINTR
-        {
-        }
+        libc::dup2(waits_on, 0);
+        // Whatever else was copied, leashes of others among it, is not to live on here.
+        libc::syscall(libc::SYS_close_range, 1_u32, u32::MAX, 0_u32);
+        while libc::read(0, (&raw mut byte).cast(), 1) < 0 && *libc::__errno_location() == libc::EINTR {}
         libc::_exit(0)
     }
 }
@@ -104,6 +109,15 @@ mod tests {
         let link = std::fs::read_link(format!("/proc/self/fd/{}", namespace.as_raw_fd())).unwrap();
         assert!(link.to_str().unwrap().starts_with("user:["), "{}", link.display());
         assert_ne!(link, std::fs::read_link("/proc/self/ns/user").unwrap());
+    }
+
+    #[test]
+    fn namespaces_made_at_once_do_not_wait_for_each_other() {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..100).for_each(|_| drop(mapping_root_to(61001, 61001).unwrap())));
+            }
+        });
     }
 
     #[test]
