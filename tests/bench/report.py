@@ -200,7 +200,7 @@ def together(raw):
     if idle:
         rows += [[f"{idle['count']:,} idle workspaces of one user, mounted one after the other", duration(idle["seconds"])],
                  ["each: RssAnon of the daemon", size_of(idle["rss_each"])],
-                 ["each: memory of the host (MemAvailable)", size_of(idle["available_each"])]]
+                 ["each: the kernel's slab and per-cpu memory", size_of(idle["kernel_each"])]]
     if kills:
         longest = sorted(each["longest_ms"] for each in kills["killed"])
         rows += [[f"`kill -9` and a new process at once, {len(longest)} times under a reader with caches dropped in a loop: failed reads",
