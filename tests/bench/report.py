@@ -101,6 +101,10 @@ def obtained(raw):
                 expected = None
             if name in ("overlay", "fuse-overlayfs"):
                 label += notes.mark("Over a checkout that is there; the time and the room that it took are not counted.")
+            if name == "scorpiofs" and passes and "ready" in passes[0]:
+                ready = passes[0]["ready"]
+                label += notes.mark("As root, to whom its files belong; the steps after `ls` began when it said that it was ready, "
+                                    + (f"after {duration(ready)}." if ready else "or after a minute."))
             if name == "worktree":
                 label += notes.mark("Of a clone that is there.")
             asked = [step["asked"] for each in passes for step in each.values() if isinstance(step, dict) and "asked" in step]
