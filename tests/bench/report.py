@@ -154,7 +154,7 @@ def warmed(raw):
                          requests(measured["requests"].get(test))])
         text += f"### {int(size):,} files\n\n![ratios to ext4](plots/warm-{size}.svg)\n\n" + table(*rows) + notes.lines() + "\n"
         if measured.get("disturbed"):
-            text += f"{measured['disturbed']} samples were taken again because something else dropped the kernel's caches.\n\n"
+            text += f"{measured['disturbed']} samples were taken again, or left out, because something else dropped the kernel's caches.\n\n"
     return text
 
 

@@ -150,16 +150,20 @@ class Samples:
         return seconds, requests
 
     def first_writes(self, test, peer, tree):
-        """One sample that cannot be taken twice."""
+        """One sample that cannot be taken twice, and is left out where caches were dropped; the next files are another one."""
         failed = self.refused.setdefault(test.name, {})
         if peer in failed:
             return
+        dropped = machine.caches_dropped()
         try:
             seconds, requests = self.sample(test, peer, tree)
         except shell.Failed as failure:
             if peer not in FALLIBLE:
                 raise
             failed[peer] = str(failure)
+            return
+        if machine.caches_dropped() != dropped:
+            self.disturbed += 1
             return
         self.seconds.setdefault(test.name, {}).setdefault(peer, []).append(seconds)
         if requests is not None:
