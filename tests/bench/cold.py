@@ -32,7 +32,7 @@ class Steps:
     def step(self, name, script):
         tree = self.tree
         before = tree.requests() if tree.requests else 0
-        printed, seconds = shell.run(script, cwd=tree.path, user=shell.USER, timeout=self.patience)
+        printed, seconds = shell.run(script, cwd=tree.path, user=tree.user, timeout=self.patience)
         facts = {"seconds": seconds, "result": int(printed), "slab": machine.grown(self.slab, machine.slab())}
         if tree.requests:
             facts["requests"] = tree.requests() - before

@@ -46,6 +46,7 @@ class Tree:
     asked: Optional[Callable] = None
     """Requests that the daemon sent to its origin so far."""
     extra: dict = dataclasses.field(default_factory=dict)
+    user: Optional[int] = shell.USER
 
 
 @dataclasses.dataclass
@@ -176,9 +177,10 @@ def theirs(site, server):
     try:
         with scorpiofs.ScorpioFs(f"{place}/daemon", server.url) as daemon:
             idle, before = daemon.rss_anon(), server.requests()
-            point, mounted, usable = daemon.mount("first")
+            point, mounted, usable, ready = daemon.mount("first")
+            # Its files belong to whoever runs the daemon, and nobody else may write.
             yield Tree(point, usable, [f"{place}/daemon"], daemon, None, lambda: server.requests() - before,
-                       {"mount": mounted, "rss_idle": idle})
+                       {"mount": mounted, "rss_idle": idle, "ready": ready}, user=None)
     finally:
         unmount_below(place)
         shutil.rmtree(place, ignore_errors=True)

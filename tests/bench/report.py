@@ -101,6 +101,10 @@ def obtained(raw):
                 expected = None
             if name in ("overlay", "fuse-overlayfs"):
                 label += notes.mark("Over a checkout that is there; the time and the room that it took are not counted.")
+            if name == "scorpiofs" and passes and "ready" in passes[0]:
+                ready = passes[0]["ready"]
+                label += notes.mark("As root, to whom its files belong; the steps after `ls` began when it said that it was ready, "
+                                    + (f"after {duration(ready)}." if ready else "or after a minute."))
             if name == "worktree":
                 label += notes.mark("Of a clone that is there.")
             asked = [step["asked"] for each in passes for step in each.values() if isinstance(step, dict) and "asked" in step]
@@ -150,7 +154,7 @@ def warmed(raw):
                          requests(measured["requests"].get(test))])
         text += f"### {int(size):,} files\n\n![ratios to ext4](plots/warm-{size}.svg)\n\n" + table(*rows) + notes.lines() + "\n"
         if measured.get("disturbed"):
-            text += f"{measured['disturbed']} samples were taken again because something else dropped the kernel's caches.\n\n"
+            text += f"{measured['disturbed']} samples were taken again, or left out, because something else dropped the kernel's caches.\n\n"
     return text
 
 
@@ -200,7 +204,7 @@ def together(raw):
     if idle:
         rows += [[f"{idle['count']:,} idle workspaces of one user, mounted one after the other", duration(idle["seconds"])],
                  ["each: RssAnon of the daemon", size_of(idle["rss_each"])],
-                 ["each: memory of the host (MemAvailable)", size_of(idle["available_each"])]]
+                 ["each: the kernel's slab and per-cpu memory", size_of(idle["kernel_each"])]]
     if kills:
         longest = sorted(each["longest_ms"] for each in kills["killed"])
         rows += [[f"`kill -9` and a new process at once, {len(longest)} times under a reader with caches dropped in a loop: failed reads",

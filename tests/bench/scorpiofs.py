@@ -3,6 +3,7 @@
     cargo install scorpiofs --version 0.4.1 --locked --root target/peers    (its zstd-sys needs libclang-dev)
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -20,6 +21,8 @@ INSTALL = f"cargo install scorpiofs --version {VERSION} --locked --root {os.path
 # A mount of a tree that it lists first may take long; a server that is gone must not hold the run.
 START_S = 60
 MOUNT_S = 120
+# It lists directories in the background, and advises to wait for it; so we do, so long at most.
+READY_S = 60
 
 CONFIGURATION = """
 base_url = "{url}"
@@ -75,11 +78,22 @@ class ScorpioFs:
         """The mount point, and seconds until the call came back and until `ls` there did."""
         begin = time.perf_counter()
         try:
-            point = self.ask("POST", "/antares/mounts", {"job_id": name, "path": path})["mountpoint"]
+            made = self.ask("POST", "/antares/mounts", {"job_id": name, "path": path})
         except OSError as error:
             raise shell.Failed(f"ScorpioFS does not mount: {error}: {self.complaint()}") from None
         took = time.perf_counter() - begin
-        return point, took, took + shell.timed("ls >/dev/null", cwd=point, timeout=MOUNT_S)
+        point = made["mountpoint"]
+        usable = took + shell.timed("ls >/dev/null", cwd=point, timeout=MOUNT_S)
+        return point, took, usable, self.ready(made["mount_id"], begin)
+
+    def ready(self, mount, begin):
+        """Seconds until it says that the mount may be worked in, or nothing if it does not say so in time."""
+        while time.perf_counter() < begin + READY_S:
+            with contextlib.suppress(OSError):
+                if self.ask("GET", f"/antares/mounts/{mount}/ready", timeout=10)["ready"]:
+                    return time.perf_counter() - begin
+            time.sleep(0.05)
+        return None
 
     def rss_anon(self):
         return scorpio.rss_anon(self.process.pid)

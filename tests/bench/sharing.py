@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 
-import machine
 import peers
 import scorpio
 import shell
@@ -44,15 +43,16 @@ def idle_workspaces(site, count):
     place = site.fresh("idle")
     with scorpio.Daemon(f"{place}/daemon", scorpio.git_origin(site.repo)) as daemon:
         daemon.mount("warm-up")
-        anon, slab, free = daemon.rss_anon(), machine.slab(), available()
+        anon, kernel = daemon.rss_anon(), kernel_memory()
         begin = time.perf_counter()
         for number in range(count):
             daemon.ctl("mount", "repo:/", daemon.point(f"idle-{number}", shell.USER), user=shell.USER)
         seconds = time.perf_counter() - begin
         return {"count": count, "seconds": seconds, "rss_each": (daemon.rss_anon() - anon) / count,
-                "slab_each": machine.grown(slab, machine.slab()) / count, "available_each": (free - available()) / count}
+                "kernel_each": (kernel_memory() - kernel) / count}
 
 
-def available():
+def kernel_memory():
+    """Bytes of the kernel's own structures: mounts, superblocks, inodes, names."""
     with open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+        return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(("Slab:", "Percpu:")))

@@ -107,9 +107,9 @@ def trees(site, names, undo):
             continue
         try:
             if name in ("scorpio", "scorpiofs"):
-                clone_into(site, made[name].path, shell.USER)
+                clone_into(site, made[name].path, made[name].user)
             # The checkout's index knows other inodes: refreshed once, it is as good in a union as it was below it.
-            shell.timed("git status >/dev/null", cwd=made[name].path, user=shell.USER)
+            shell.timed("git status >/dev/null", cwd=made[name].path, user=made[name].user)
         except shell.Failed as failed:
             if name not in FALLIBLE:
                 raise
@@ -142,24 +142,28 @@ class Samples:
 
     def sample(self, test, peer, tree):
         patience = PATIENCE_S if peer in FALLIBLE else shell.LONGEST_S
-        shell.timed(test.before, cwd=tree.path, user=shell.USER, timeout=patience)
+        shell.timed(test.before, cwd=tree.path, user=tree.user, timeout=patience)
         before = tree.requests() if tree.requests else 0
-        seconds = shell.timed(test.script, cwd=tree.path, user=shell.USER, timeout=patience)
+        seconds = shell.timed(test.script, cwd=tree.path, user=tree.user, timeout=patience)
         requests = tree.requests() - before if tree.requests else None
-        shell.timed(test.after, cwd=tree.path, user=shell.USER, timeout=patience)
+        shell.timed(test.after, cwd=tree.path, user=tree.user, timeout=patience)
         return seconds, requests
 
     def first_writes(self, test, peer, tree):
-        """One sample that cannot be taken twice."""
+        """One sample that cannot be taken twice, and is left out where caches were dropped; the next files are another one."""
         failed = self.refused.setdefault(test.name, {})
         if peer in failed:
             return
+        dropped = machine.caches_dropped()
         try:
             seconds, requests = self.sample(test, peer, tree)
         except shell.Failed as failure:
             if peer not in FALLIBLE:
                 raise
             failed[peer] = str(failure)
+            return
+        if machine.caches_dropped() != dropped:
+            self.disturbed += 1
             return
         self.seconds.setdefault(test.name, {}).setdefault(peer, []).append(seconds)
         if requests is not None:
@@ -189,7 +193,7 @@ class Samples:
 def subdue(tree):
     """What a test left half-done must not disturb the next."""
     with contextlib.suppress(shell.Failed):
-        shell.timed("rm -rf .b .w", cwd=tree.path, user=shell.USER, timeout=PATIENCE_S)
+        shell.timed("rm -rf .b .w", cwd=tree.path, user=tree.user, timeout=PATIENCE_S)
 
 
 def copy_up(samples, site, base, probe, made, turn):
