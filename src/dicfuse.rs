@@ -68,6 +68,17 @@ pub struct Attr {
     pub mtime: i64,
 }
 
+/// What a name stands for, but for its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsized {
+    /// The node.
+    pub node: NodeId,
+    /// What it is.
+    pub kind: EntryKind,
+    /// As in [`Attr`].
+    pub mtime: i64,
+}
+
 /// One entry of a listing.
 #[derive(Clone, Copy, Debug)]
 pub struct DirEntry<'a> {
@@ -93,6 +104,12 @@ pub enum Attrs {
     Known,
     /// The same, but sizes that the origin tells cheaply are a [`Need`] first (READDIRPLUS).
     Fetch,
+}
+
+impl From<Attr> for Unsized {
+    fn from(Attr { node, kind, mtime, .. }: Attr) -> Unsized {
+        Unsized { node, kind, mtime }
+    }
 }
 
 /// Objects that must be in the cache before a question can be answered.
@@ -235,6 +252,15 @@ impl Dicfuse {
         match parent {
             NodeId::ROOT => self.lookup_root(name),
             _ => self.lookup_entry(parent, name),
+        }
+    }
+
+    /// What [`Dicfuse::lookup`] gives but for the size, for when that cannot be had: a name that is there must not seem to
+    /// be missing because of it. Never a [`Need`] for sizes.
+    pub fn lookup_unsized(&self, parent: NodeId, name: &[u8]) -> Result<Option<Unsized>, Stop> {
+        match parent {
+            NodeId::ROOT => Ok(self.lookup_root(name)?.map(Unsized::from)),
+            _ => self.lookup_entry_unsized(parent, name),
         }
     }
 

@@ -36,7 +36,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use self::{
-    device::open_device, init::NegotiatedError, listing::DirBuffer, policy::refusal, session::Session,
+    device::open_device, encode::UNKNOWN_SIZE, init::NegotiatedError, listing::DirBuffer, policy::refusal,
+    session::Session,
 };
 
 /// Attributes of an inode as the protocol carries them.
@@ -107,6 +108,9 @@ pub enum Question<'a> {
 pub enum Answer {
     /// A name was found; name and attributes are valid for ever.
     Entry(FileAttr),
+    /// A name was found whose size cannot be had now. The name is valid for ever, its attributes not at all: who wants
+    /// them, or opens the file, asks again. The size in them means nothing; the kernel is told one beyond all files.
+    Unsized(FileAttr),
     /// There is no such name, and never will be.
     NoEntry,
     /// Attributes, valid for ever.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attr, Dicfuse, Need, Stop, record::BlockKind, table::Place};
+use super::{Attr, Dicfuse, Need, Stop, Unsized, record::BlockKind, table::Place};
 use crate::{
     origin::Want,
     types::{EntryKind, NodeId, Oid, OriginName, RootId, Tree, TreeEntry},
@@ -61,6 +61,13 @@ impl Dicfuse {
         let directory = self.directory(parent)?;
         let Some((index, _)) = directory.tree.find(name) else { return Ok(None) };
         self.stat_entry(&directory, index as usize).map(Some)
+    }
+
+    pub(super) fn lookup_entry_unsized(&self, parent: NodeId, name: &[u8]) -> Result<Option<Unsized>, Stop> {
+        let directory = self.directory(parent)?;
+        let found = directory.tree.find(name);
+        // Whatever size is given here is left out again.
+        Ok(found.map(|(index, _)| directory.attr(index as usize, 0).into()))
     }
 
     /// The directory with ids for its entries; they are recorded when this returns.
