@@ -68,15 +68,20 @@ pub struct Attr {
     pub mtime: i64,
 }
 
-/// What a name stands for, but for its size.
+/// What a name stands for, as far as it can be said without fetching a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unsized {
-    /// The node.
-    pub node: NodeId,
-    /// What it is.
-    pub kind: EntryKind,
-    /// As in [`Attr`].
-    pub mtime: i64,
+pub enum Found {
+    /// All of it is known.
+    Known(Attr),
+    /// Its size is not.
+    Unsized {
+        /// The node.
+        node: NodeId,
+        /// What it is.
+        kind: EntryKind,
+        /// As in [`Attr`].
+        mtime: i64,
+    },
 }
 
 /// One entry of a listing.
@@ -104,12 +109,6 @@ pub enum Attrs {
     Known,
     /// The same, but sizes that the origin tells cheaply are a [`Need`] first (READDIRPLUS).
     Fetch,
-}
-
-impl From<Attr> for Unsized {
-    fn from(Attr { node, kind, mtime, .. }: Attr) -> Unsized {
-        Unsized { node, kind, mtime }
-    }
 }
 
 /// Objects that must be in the cache before a question can be answered.
@@ -255,12 +254,12 @@ impl Dicfuse {
         }
     }
 
-    /// What [`Dicfuse::lookup`] gives but for the size, for when that cannot be had: a name that is there must not seem to
-    /// be missing because of it. Never a [`Need`] for sizes.
-    pub fn lookup_unsized(&self, parent: NodeId, name: &[u8]) -> Result<Option<Unsized>, Stop> {
+    /// As [`Dicfuse::lookup`], without the size where that is not known. Never a [`Need`] for sizes: the answer to give
+    /// when fetching them failed, for a name that is there must not seem to be missing because of it.
+    pub fn lookup_known(&self, parent: NodeId, name: &[u8]) -> Result<Option<Found>, Stop> {
         match parent {
-            NodeId::ROOT => Ok(self.lookup_root(name)?.map(Unsized::from)),
-            _ => self.lookup_entry_unsized(parent, name),
+            NodeId::ROOT => Ok(self.lookup_root(name)?.map(Found::Known)),
+            _ => self.lookup_known_entry(parent, name),
         }
     }
 

@@ -150,6 +150,9 @@ pub enum Answered {
     /// When the future ends. The session polls it on its runtime, bounds it in time and number and drops it when the
     /// asker is interrupted.
     Later(BoxFuture<'static, Answer>),
+    /// The same, of a look-up; where it may not wait, or not so long, or its asker is interrupted, it is answered with this
+    /// instead of EIO or EINTR.
+    LaterOr(BoxFuture<'static, Answer>, Answer),
 }
 
 /// A read-only file system. Called from several threads at once; must not wait for a network or another process.

@@ -107,6 +107,10 @@ async fn a_file_whose_size_cannot_be_had_keeps_its_name_and_is_eio_until_it_is_t
         for script in others {
             spawn(ALICE, &at, script).end().await.assert_eio(&context);
         }
+        if fault != Fault::BlackHole {
+            let listed = says(ALICE, &at, "ls -l 2> /dev/null | wc -l || :").await;
+            assert_eq!(listed, format!("{}\n", names.lines().count() + 1), "{context}: ls -l");
+        }
         let rest = names.replace("m-removed\n", "");
         assert_eq!(says(ALICE, &at, "rm -f m-removed; ls").await, rest, "{context}: it can be removed");
         assert_eq!(says(ALICE, &at, "cat a-1 z-1 2>&1 || :").await.matches("Input/output").count(), 2);

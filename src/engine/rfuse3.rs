@@ -27,9 +27,9 @@ use futures_util::Stream;
 use tokio::sync::Semaphore;
 
 use self::refusals::refused;
-use super::serve::{Found, Served};
+use super::serve::Served;
 use crate::{
-    dicfuse::{Attrs, Stop},
+    dicfuse::{Attrs, Found, Stop},
     fusedev::SessionLimits,
     types::NodeId,
 };
@@ -89,7 +89,7 @@ impl Filesystem for Rfuse3 {
         let found = self.ask(true, move |served, attrs| served.find(parent, &name, attrs)).await?;
         match found {
             Some(Found::Known(attr)) => Ok(self.entry(attr)),
-            Some(Found::Unsized(found)) => Ok(self.unsized_entry(found)),
+            Some(Found::Unsized { node, kind, mtime }) => Ok(self.unsized_entry(node, kind, mtime)),
             // A root may come to be: the kernel must ask again.
             None if parent == NodeId::ROOT => Err(libc::ENOENT.into()),
             None => Ok(self.no_entry()),

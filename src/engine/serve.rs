@@ -15,7 +15,7 @@ use std::{
 
 use self::{complaints::Complaints, patience::Patience};
 use crate::{
-    dicfuse::{Attr, Attrs, Dicfuse, Need, Stop, Unsized},
+    dicfuse::{Attr, Attrs, Dicfuse, Found, Need, Stop},
     fusedev::{Answer, Answered, Asker, DirBuffer, FileAttr, FileSystem, Question, Usage},
     types::{EntryKind, NodeId, OriginName},
 };
@@ -48,18 +48,10 @@ impl FileSystem for Served {
     fn ask(&self, question: Question<'_>, _asker: Asker) -> Answered {
         match self.try_answer(question, Attrs::Fetch) {
             Ok(answer) => Answered::Now(answer),
-            Err(Stop::Need(need)) => {
-                Answered::Later(Box::pin(self.clone().answer_later(question.into(), need)))
-            }
+            Err(Stop::Need(need)) => self.fetch_for(question, need),
             Err(stop) => Answered::Now(Answer::Errno(self.refuse(&stop, errno::of_stop(&stop)))),
         }
     }
-}
-
-/// What a name stands for, as far as it can be said now.
-pub(super) enum Found {
-    Known(Attr),
-    Unsized(Unsized),
 }
 
 /// What a question gives when it is put to the tree: an answer, or why there is none now.
@@ -93,6 +85,19 @@ impl Served {
         }
     }
 
+    fn fetch_for(&self, question: Question<'_>, need: Box<Need>) -> Answered {
+        let hasty = match (question, need.as_ref()) {
+            // A name stays where it is even if nobody may wait for its size.
+            (Question::Lookup { .. }, Need::Sizes { .. }) => self.try_answer(question, Attrs::Known).ok(),
+            _ => None,
+        };
+        let later = Box::pin(self.clone().answer_later(question.into(), need));
+        match hasty {
+            Some(hasty) => Answered::LaterOr(later, hasty),
+            None => Answered::Later(later),
+        }
+    }
+
     fn try_answer(&self, question: Question<'_>, attrs: Attrs) -> Result<Answer, Stop> {
         match question {
             Question::Lookup { parent, name } => self.lookup(NodeId(parent), name, attrs),
@@ -115,7 +120,7 @@ impl Served {
     fn lookup(&self, parent: NodeId, name: &[u8], attrs: Attrs) -> Result<Answer, Stop> {
         Ok(match self.find(parent, name, attrs)? {
             Some(Found::Known(attr)) => Answer::Entry(self.file_attr(attr)),
-            Some(Found::Unsized(Unsized { node, kind, mtime })) => {
+            Some(Found::Unsized { node, kind, mtime }) => {
                 Answer::Unsized(self.file_attr(Attr { node, kind, size: 0, mtime }))
             }
             // A root may come to be: the kernel must ask again.
@@ -127,11 +132,9 @@ impl Served {
     /// What `name` is; without its size when that could not be fetched. An error would do harm: an overlay that lists a
     /// directory looks its names up, and a name whose look-up fails is missing from what it shows from then on.
     pub(super) fn find(&self, parent: NodeId, name: &[u8], attrs: Attrs) -> Result<Option<Found>, Stop> {
-        match self.dicfuse.lookup(parent, name) {
-            Err(Stop::Need(need)) if attrs == Attrs::Known && matches!(*need, Need::Sizes { .. }) => {
-                Ok(self.dicfuse.lookup_unsized(parent, name)?.map(Found::Unsized))
-            }
-            found => Ok(found?.map(Found::Known)),
+        match attrs {
+            Attrs::Fetch => Ok(self.dicfuse.lookup(parent, name)?.map(Found::Known)),
+            Attrs::Known | Attrs::Omit => self.dicfuse.lookup_known(parent, name),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::asker::User;
+use super::{Answer, asker::User};
 
 /// Why a question may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,8 @@ struct Parked {
     user: User,
     /// Missing only between [`Park::admit`] and [`Park::attach`].
     task: Option<AbortHandle>,
+    /// What its asker gets when it is interrupted.
+    hasty: Option<Answer>,
 }
 
 impl Park {
@@ -74,14 +76,16 @@ impl Park {
             return Err(Refusal::Share(self.most_per_user));
         }
         waiting.by_user.insert(user, of_user + 1);
-        waiting.by_unique.insert(unique, Parked { user, task: None });
+        waiting.by_unique.insert(unique, Parked { user, task: None, hasty: None });
         Ok(())
     }
 
-    /// Says which task works on `unique`; when that was taken meanwhile, the task is not wanted any more.
-    pub(crate) fn attach(&self, unique: u64, task: AbortHandle) {
+    /// Says which task works on `unique`, and what it is answered with when it is interrupted, if not EINTR; when it was
+    /// taken meanwhile, the task is not wanted any more.
+    pub(crate) fn attach(&self, unique: u64, task: AbortHandle, hasty: Option<Answer>) {
         if let Some(parked) = self.lock().by_unique.get_mut(&unique) {
             parked.task = Some(task);
+            parked.hasty = hasty;
             return;
         }
         task.abort();
@@ -92,13 +96,13 @@ impl Park {
         self.lock().take(unique).is_some()
     }
 
-    /// As [`Park::take`], and drops its task.
-    pub(crate) fn interrupt(&self, unique: u64) -> bool {
-        let Some(parked) = self.lock().take(unique) else { return false };
+    /// As [`Park::take`], and drops its task: the answer for whoever was interrupted.
+    pub(crate) fn interrupt(&self, unique: u64) -> Option<Answer> {
+        let parked = self.lock().take(unique)?;
         if let Some(task) = parked.task {
             task.abort();
         }
-        true
+        Some(parked.hasty.unwrap_or(Answer::Errno(libc::EINTR)))
     }
 
     /// Drops all tasks; nobody answers their questions any more. Admits nothing from now on.
@@ -171,7 +175,7 @@ mod tests {
         park.admit(2, ALICE).unwrap();
         assert!(park.take(2));
         assert!(!park.take(2));
-        assert!(!park.interrupt(2));
+        assert_eq!(park.interrupt(2), None);
         assert_eq!(park.admit(4, ALICE), Ok(()));
         assert_eq!(park.lock().by_user.len(), 1);
         assert!(park.take(4));
@@ -200,9 +204,9 @@ mod tests {
     async fn an_interrupt_before_the_task_is_known_still_ends_the_task() {
         let park = Park::new(4, 4);
         park.admit(2, ALICE).unwrap();
-        assert!(park.interrupt(2));
+        assert_eq!(park.interrupt(2), Some(Answer::Errno(libc::EINTR)));
         let task = tokio::spawn(std::future::pending::<()>());
-        park.attach(2, task.abort_handle());
+        park.attach(2, task.abort_handle(), None);
         assert!(task.await.unwrap_err().is_cancelled());
     }
 
@@ -211,8 +215,8 @@ mod tests {
         let park = Park::new(4, 4);
         park.admit(2, ALICE).unwrap();
         let task = tokio::spawn(std::future::pending::<()>());
-        park.attach(2, task.abort_handle());
-        assert!(park.interrupt(2));
+        park.attach(2, task.abort_handle(), Some(Answer::NoEntry));
+        assert_eq!(park.interrupt(2), Some(Answer::NoEntry));
         assert!(task.await.unwrap_err().is_cancelled());
     }
 }

@@ -107,7 +107,8 @@ impl Shared {
                 let shape = Shape::from(&question);
                 match self.fs.ask(question, Asker { pid: header.pid }) {
                     Answered::Now(answer) => self.pass_on(header, shape, answer),
-                    Answered::Later(answer) => self.let_wait(*header, shape, answer),
+                    Answered::Later(answer) => self.let_wait(*header, shape, answer, None),
+                    Answered::LaterOr(answer, hasty) => self.let_wait(*header, shape, answer, Some(hasty)),
                 }
             }
             Wish::Interrupt(unique) => self.take_back(header, unique),
@@ -120,9 +121,10 @@ impl Shared {
     }
 
     fn take_back(&self, header: &InHeader, unique: u64) {
-        if self.park.interrupt(unique) {
+        if let Some(answer) = self.park.interrupt(unique) {
             self.counters.interrupted();
-            self.answer(&InHeader { unique, ..*header }, &Reply::errno(libc::EINTR));
+            // Only look-ups have another answer than an errno.
+            self.pass_on(&InHeader { unique, ..*header }, Shape::Lookup, answer);
         } else {
             // Another thread has read the question and is about to let it wait or to answer it. EAGAIN makes the
             // kernel repeat the INTERRUPT in the first case and is ignored in the second.
@@ -131,7 +133,13 @@ impl Shared {
         }
     }
 
-    fn let_wait(self: &Arc<Shared>, header: InHeader, shape: Shape, answer: BoxFuture<'static, Answer>) {
+    fn let_wait(
+        self: &Arc<Shared>,
+        header: InHeader,
+        shape: Shape,
+        answer: BoxFuture<'static, Answer>,
+        hasty: Option<Answer>,
+    ) {
         if matches!(shape, Shape::Read { .. })
             && self.repeats.is_one(header.nodeid, header.pid, Instant::now())
         {
@@ -140,11 +148,14 @@ impl Shared {
         match self.park.admit(header.unique, User::of(&header)) {
             Ok(()) => {
                 let seat = Seat { shared: Arc::downgrade(self), header };
-                let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer));
-                self.park.attach(header.unique, task.abort_handle());
+                let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer, hasty.clone()));
+                self.park.attach(header.unique, task.abort_handle(), hasty);
             }
             Err(Refusal::Twice | Refusal::Closed) => {}
-            Err(refusal @ (Refusal::Full(_) | Refusal::Share(_))) => self.refuse(&header, &refusal),
+            Err(refusal @ (Refusal::Full(_) | Refusal::Share(_))) => match hasty {
+                Some(hasty) => self.pass_on(&header, shape, hasty),
+                None => self.refuse(&header, &refusal),
+            },
         }
     }
 
@@ -188,16 +199,22 @@ struct Seat {
 }
 
 impl Seat {
-    async fn wait(self, deadline: Duration, shape: Shape, answer: BoxFuture<'static, Answer>) {
+    async fn wait(
+        self,
+        deadline: Duration,
+        shape: Shape,
+        answer: BoxFuture<'static, Answer>,
+        hasty: Option<Answer>,
+    ) {
         let begin = Instant::now();
         let answer = tokio::time::timeout(deadline, answer).await;
         let Some(shared) = self.take() else { return };
         if matches!((shape, &answer), (Shape::Read { .. }, Err(_) | Ok(Answer::Errno(_)))) {
             shared.repeats.note(self.header.nodeid, self.header.pid, begin.elapsed(), Instant::now());
         }
-        match answer {
-            Ok(answer) => shared.pass_on(&self.header, shape, answer),
-            Err(_) => shared.refuse(&self.header, &format_args!("no answer within {deadline:?}")),
+        match answer.map_or(hasty, Some) {
+            Some(answer) => shared.pass_on(&self.header, shape, answer),
+            None => shared.refuse(&self.header, &format_args!("no answer within {deadline:?}")),
         }
     }
 

@@ -9,7 +9,7 @@ use ::rfuse3::{
 
 use super::Rfuse3;
 use crate::{
-    dicfuse::{Attr, Unsized},
+    dicfuse::Attr,
     engine::serve::LINKS,
     fusedev,
     types::{EntryKind, NodeId},
@@ -40,7 +40,7 @@ impl Rfuse3 {
     }
 
     /// An entry of unknown size, as our own sessions tell it; but `rfuse3` has one validity for name and attributes.
-    pub(super) fn unsized_entry(&self, Unsized { node, kind, mtime }: Unsized) -> ReplyEntry {
+    pub(super) fn unsized_entry(&self, node: NodeId, kind: EntryKind, mtime: i64) -> ReplyEntry {
         let attr = Attr { node, kind, size: fusedev::UNKNOWN_SIZE, mtime };
         ReplyEntry { ttl: Duration::ZERO, ..self.entry(attr) }
     }
