@@ -13,7 +13,7 @@ use stack_fixture::{ALICE, Ground, Plan, Stack, says, spawn};
 
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How often the top is listed, each time anew.
-const LISTINGS: usize = 50;
+const LISTINGS: usize = 10;
 /// Files before and as many behind those of unknown size.
 const AROUND: usize = 15;
 
