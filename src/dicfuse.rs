@@ -68,6 +68,22 @@ pub struct Attr {
     pub mtime: i64,
 }
 
+/// What a name stands for, as far as it can be said without fetching a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// All of it is known.
+    Known(Attr),
+    /// Its size is not.
+    Unsized {
+        /// The node.
+        node: NodeId,
+        /// What it is.
+        kind: EntryKind,
+        /// As in [`Attr`].
+        mtime: i64,
+    },
+}
+
 /// One entry of a listing.
 #[derive(Clone, Copy, Debug)]
 pub struct DirEntry<'a> {
@@ -235,6 +251,15 @@ impl Dicfuse {
         match parent {
             NodeId::ROOT => self.lookup_root(name),
             _ => self.lookup_entry(parent, name),
+        }
+    }
+
+    /// As [`Dicfuse::lookup`], without the size where that is not known. Never a [`Need`] for sizes: the answer to give
+    /// when fetching them failed, for a name that is there must not seem to be missing because of it.
+    pub fn lookup_known(&self, parent: NodeId, name: &[u8]) -> Result<Option<Found>, Stop> {
+        match parent {
+            NodeId::ROOT => Ok(self.lookup_root(name)?.map(Found::Known)),
+            _ => self.lookup_known_entry(parent, name),
         }
     }
 

@@ -40,6 +40,7 @@ use futures_util::future::BoxFuture;
 
 pub use self::{
     device::open_device,
+    encode::UNKNOWN_SIZE,
     init::NegotiatedError,
     listing::DirBuffer,
     policy::refusal,
@@ -116,6 +117,9 @@ pub enum Question<'a> {
 pub enum Answer {
     /// A name was found; name and attributes are valid for ever.
     Entry(FileAttr),
+    /// A name was found whose size cannot be had now. The name is valid for ever, its attributes not at all: who wants
+    /// them, or opens the file, asks again. The size in them means nothing; the kernel is told one beyond all files.
+    Unsized(FileAttr),
     /// There is no such name, and never will be.
     NoEntry,
     /// Attributes, valid for ever.
@@ -155,6 +159,9 @@ pub enum Answered {
     /// When the future ends. The session polls it on its runtime, bounds it in time and number and drops it when the
     /// asker is interrupted.
     Later(BoxFuture<'static, Answer>),
+    /// The same, of a look-up; where it may not wait, or not so long, or its asker is interrupted, it is answered with this
+    /// instead of EIO or EINTR.
+    LaterOr(BoxFuture<'static, Answer>, Answer),
 }
 
 /// A read-only file system. Called from several threads at once; must not wait for a network or another process.

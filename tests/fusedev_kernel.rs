@@ -18,7 +18,7 @@ use scorpio::{
 };
 
 use mount::{Ended, LIMITS, Mounted, PATIENCE, PLAIN, eventually, run, spawn};
-use tree::{FILES, SLOW, SMALL_SIZE, TARGET, Tree, WAIT, content};
+use tree::{FILES, SLOW, SMALL_SIZE, TARGET, Tree, UNSIZED, WAIT, content};
 
 const IO_ERROR: &str = "Input/output error";
 
@@ -68,6 +68,41 @@ fn a_tree_looks_as_the_file_system_says() {
     assert_eq!(output(run("ls", &["-A", &mounted.path("empty")])), b"");
     let usage = output(run("stat", &["-f", "-c", "%b %f %S %l %c", &mounted.path("empty")]));
     assert_eq!(String::from_utf8(usage).unwrap(), "76800 0 4096 255 10000\n");
+}
+
+#[test]
+fn a_file_of_unknown_size_is_an_error_until_it_is_known_and_exact_from_then_on() {
+    let mounted = Mounted::new(LIMITS, PLAIN, false);
+    let begin = "import mmap, os, sys; f = os.open(sys.argv[1], os.O_RDONLY)\n";
+    let ways = [
+        "sys.stdout.buffer.write(os.read(f, 1 << 20)); sys.stdout.flush()\nassert os.read(f, 1) == b''",
+        "while os.sendfile(1, f, None, 1 << 20): pass",
+        "r, w = os.pipe()\nwhile n := os.splice(f, w, 4096): os.write(1, os.read(r, n))",
+        "sys.stdout.buffer.write(mmap.mmap(f, 0, prot=mmap.PROT_READ))",
+        "sys.stdout.buffer.write(mmap.mmap(f, 9000, prot=mmap.PROT_READ))",
+        "sys.stdout.buffer.write(b''.join(os.pread(f, 1, n) for n in range(9001)))",
+        "assert os.pread(f, 4096, 1 << 30) == b''; os.sendfile(1, f, 0, 1 << 20)",
+        "assert os.lseek(f, 0, os.SEEK_END) == 9000; os.sendfile(1, f, 0, 1 << 20)",
+    ];
+    let each = || ways.iter().zip(UNSIZED).map(|(way, node)| (format!("{begin}{way}"), node));
+    let read = |way: &str, node: u64| {
+        run("python3", &["-c", way, &mounted.path(&format!("unsized-{}", node - UNSIZED.start))])
+    };
+    for (way, node) in each() {
+        let ended = read(&way, node);
+        assert!(!ended.status.success() && ended.err.contains(IO_ERROR), "{way}: {}", ended.err);
+        assert_eq!(ended.out, b"", "{way}");
+    }
+    assert_eq!(mounted.count("READ"), 0, "who opens it asks for its size first");
+    mounted.tree.set_open(true);
+    for (way, node) in each() {
+        assert!(output(read(&way, node)) == small(node), "{way}");
+    }
+    let asked = mounted.count("GETATTR");
+    for (way, node) in each() {
+        assert!(output(read(&way, node)) == small(node), "{way}");
+    }
+    assert_eq!(mounted.count("GETATTR"), asked, "a size that is known is not asked for again");
 }
 
 #[test]

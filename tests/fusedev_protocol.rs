@@ -17,7 +17,7 @@ use scorpio::{
     config::Replay,
     fusedev::{
         Answer, Answered, Asker, Features, FileAttr, FileSystem, Negotiated, Question, Session, SessionError,
-        SessionLimits,
+        SessionLimits, UNKNOWN_SIZE,
     },
 };
 use tokio::sync::oneshot;
@@ -217,6 +217,31 @@ fn a_request_that_waits_is_answered_once_although_it_came_twice() {
     assert_eq!(rig.kernel.reply().1, 8);
     rig.kernel.silent();
     assert_eq!(rig.session.stats().parked, 0);
+}
+
+#[test]
+fn a_name_that_may_not_wait_for_its_size_is_answered_without_it() {
+    const LOOKUP: u32 = 1;
+    let found = FileAttr { ino: 5, size: 0, mtime: 0, mode: 0o100_644, nlink: 1, uid: 0, gid: 0 };
+    let ask =
+        move |_: &Question<'_>| Answered::LaterOr(Box::pin(std::future::pending()), Answer::Unsized(found));
+    let full = rig(SessionLimits { parked: 0, ..LIMITS }, ask);
+    let late = rig(SessionLimits { deadline: Duration::from_millis(20), ..LIMITS }, ask);
+    let interrupted = rig(LIMITS, ask);
+    for (rig, is_interrupted) in [(full, false), (late, false), (interrupted, true)] {
+        rig.kernel.ask(LOOKUP, 8, 1, b"name\0");
+        if is_interrupted {
+            until("it waits", || rig.session.stats().parked == 1);
+            rig.kernel.ask(INTERRUPT, 9, 0, &8u64.to_ne_bytes());
+        }
+        let Reply(error, unique, body) = rig.kernel.reply();
+        assert_eq!((error, unique, body.len()), (0, 8, 128));
+        let word = |at: usize| u64::from_ne_bytes(body[at..at + 8].try_into().unwrap());
+        let (node, attributes_valid, size) = (word(0), word(24), word(48));
+        assert_eq!((node, attributes_valid, size), (5, 0, UNKNOWN_SIZE));
+        assert_ne!(word(16), 0, "the name stays");
+        assert_eq!(rig.session.stats().refused, 0, "nobody saw an error");
+    }
 }
 
 #[test]

@@ -347,7 +347,6 @@ fn a_cold_mount_is_what_a_plain_checkout_is_on_the_owners_lower() {
 }
 
 #[test]
-#[ignore = "the store takes no tree that has another id than its place in the parent"]
 fn repositories_inside_are_shown_as_they_are_on_both_lowers() {
     LOWERS.into_iter().for_each(repositories_inside_are_shown_as_they_are);
 }

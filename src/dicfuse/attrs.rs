@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Attr, Dicfuse, Need, Root, Stop,
+    Attr, Dicfuse, Found, Need, Root, Stop,
     record::BlockKind,
     walk::{Directory, Object},
 };
@@ -44,6 +44,15 @@ impl Dicfuse {
             Some(size) => Ok(directory.attr(index, size)),
             None => Err(self.sizes_from(directory, index)?),
         }
+    }
+
+    /// What is known of entry `index`.
+    pub(super) fn known_entry(&self, directory: &Directory, index: usize) -> Result<Found, Stop> {
+        let object = Object::of(&directory.tree.entries()[index]);
+        let (node, kind, mtime) = (directory.node_of(index), object.kind, directory.place.mtime);
+        let size = self.known_size(&directory.place.origin, object)?;
+        Ok(size
+            .map_or(Found::Unsized { node, kind, mtime }, |size| Found::Known(directory.attr(index, size))))
     }
 
     /// Whether the origin of this directory tells sizes cheaply.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attr, Dicfuse, Need, Stop, record::BlockKind, table::Place};
+use super::{Attr, Dicfuse, Found, Need, Stop, record::BlockKind, table::Place};
 use crate::{
     origin::Want,
     types::{EntryKind, NodeId, Oid, OriginName, RootId, Tree, TreeEntry},
@@ -61,6 +61,12 @@ impl Dicfuse {
         let directory = self.directory(parent)?;
         let Some((index, _)) = directory.tree.find(name) else { return Ok(None) };
         self.stat_entry(&directory, index as usize).map(Some)
+    }
+
+    pub(super) fn lookup_known_entry(&self, parent: NodeId, name: &[u8]) -> Result<Option<Found>, Stop> {
+        let directory = self.directory(parent)?;
+        let Some((index, _)) = directory.tree.find(name) else { return Ok(None) };
+        self.known_entry(&directory, index as usize).map(Some)
     }
 
     /// The directory with ids for its entries; they are recorded when this returns.

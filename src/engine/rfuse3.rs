@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use self::refusals::refused;
 use super::serve::Served;
 use crate::{
-    dicfuse::{Attrs, Stop},
+    dicfuse::{Attrs, Found, Stop},
     fusedev::SessionLimits,
     types::NodeId,
 };
@@ -58,7 +58,7 @@ impl Rfuse3 {
     }
 
     /// Puts a question until it is answered, or the deadline has passed.
-    async fn ask<T, A>(&self, listing: bool, put: A) -> Result<T>
+    async fn ask<T, A>(&self, sizeless: bool, put: A) -> Result<T>
     where
         T: Send + 'static,
         A: Fn(&Served, Attrs) -> std::result::Result<T, Stop> + Send + Sync + 'static,
@@ -67,7 +67,7 @@ impl Rfuse3 {
             tracing::warn!("as many questions wait as may: one more is answered EIO");
             return Err(libc::EIO.into());
         };
-        match tokio::time::timeout(self.deadline, self.served.settle(listing, Arc::new(put))).await {
+        match tokio::time::timeout(self.deadline, self.served.settle(sizeless, Arc::new(put))).await {
             Ok(answered) => answered.map_err(Errno::from),
             Err(_) => {
                 tracing::warn!(deadline = ?self.deadline, "a question is answered EIO at its deadline");
@@ -86,9 +86,10 @@ impl Filesystem for Rfuse3 {
 
     async fn lookup(&self, _req: Request, parent: Inode, name: &OsStr) -> Result<ReplyEntry> {
         let (parent, name) = (NodeId(parent), name.as_bytes().to_vec());
-        let found = self.ask(false, move |served, _| served.dicfuse().lookup(parent, &name)).await?;
+        let found = self.ask(true, move |served, attrs| served.find(parent, &name, attrs)).await?;
         match found {
-            Some(attr) => Ok(self.entry(attr)),
+            Some(Found::Known(attr)) => Ok(self.entry(attr)),
+            Some(Found::Unsized { node, kind, mtime }) => Ok(self.unsized_entry(node, kind, mtime)),
             // A root may come to be: the kernel must ask again.
             None if parent == NodeId::ROOT => Err(libc::ENOENT.into()),
             None => Ok(self.no_entry()),

@@ -15,7 +15,7 @@ use std::{
 
 use self::{complaints::Complaints, patience::Patience};
 use crate::{
-    dicfuse::{Attr, Attrs, Dicfuse, Need, Stop},
+    dicfuse::{Attr, Attrs, Dicfuse, Found, Need, Stop},
     fusedev::{Answer, Answered, Asker, DirBuffer, FileAttr, FileSystem, Question, Usage},
     types::{EntryKind, NodeId, OriginName},
 };
@@ -48,9 +48,7 @@ impl FileSystem for Served {
     fn ask(&self, question: Question<'_>, _asker: Asker) -> Answered {
         match self.try_answer(question, Attrs::Fetch) {
             Ok(answer) => Answered::Now(answer),
-            Err(Stop::Need(need)) => {
-                Answered::Later(Box::pin(self.clone().answer_later(question.into(), need)))
-            }
+            Err(Stop::Need(need)) => self.fetch_for(question, need),
             Err(stop) => Answered::Now(Answer::Errno(self.refuse(&stop, errno::of_stop(&stop)))),
         }
     }
@@ -77,19 +75,32 @@ impl Served {
         (self.uid, self.gid)
     }
 
-    /// Puts a question until it is answered; what it needs is fetched in between. The error is an errno. `listing` says
-    /// that the question goes on without sizes that cannot be had.
+    /// Puts a question until it is answered; what it needs is fetched in between. The error is an errno. `sizeless` says
+    /// that the question goes on without sizes that cannot be had: one for names.
     #[cfg(feature = "rfuse3")]
-    pub(super) async fn settle<T: Send + 'static>(&self, listing: bool, put: Arc<Put<T>>) -> Result<T, i32> {
+    pub(super) async fn settle<T: Send + 'static>(&self, sizeless: bool, put: Arc<Put<T>>) -> Result<T, i32> {
         match self.put_again(Arc::clone(&put), Attrs::Fetch).await {
             Ok(answered) => answered,
-            Err(need) => self.fetch_and_put(listing, need, put).await,
+            Err(need) => self.fetch_and_put(sizeless, need, put).await,
+        }
+    }
+
+    fn fetch_for(&self, question: Question<'_>, need: Box<Need>) -> Answered {
+        let hasty = match (question, need.as_ref()) {
+            // A name stays where it is even if nobody may wait for its size.
+            (Question::Lookup { .. }, Need::Sizes { .. }) => self.try_answer(question, Attrs::Known).ok(),
+            _ => None,
+        };
+        let later = Box::pin(self.clone().answer_later(question.into(), need));
+        match hasty {
+            Some(hasty) => Answered::LaterOr(later, hasty),
+            None => Answered::Later(later),
         }
     }
 
     fn try_answer(&self, question: Question<'_>, attrs: Attrs) -> Result<Answer, Stop> {
         match question {
-            Question::Lookup { parent, name } => self.lookup(NodeId(parent), name),
+            Question::Lookup { parent, name } => self.lookup(NodeId(parent), name, attrs),
             Question::GetAttr { node } => {
                 Ok(Answer::Attr(self.file_attr(self.dicfuse.getattr(NodeId(node))?)))
             }
@@ -106,13 +117,25 @@ impl Served {
         }
     }
 
-    fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Answer, Stop> {
-        Ok(match self.dicfuse.lookup(parent, name)? {
-            Some(attr) => Answer::Entry(self.file_attr(attr)),
+    fn lookup(&self, parent: NodeId, name: &[u8], attrs: Attrs) -> Result<Answer, Stop> {
+        Ok(match self.find(parent, name, attrs)? {
+            Some(Found::Known(attr)) => Answer::Entry(self.file_attr(attr)),
+            Some(Found::Unsized { node, kind, mtime }) => {
+                Answer::Unsized(self.file_attr(Attr { node, kind, size: 0, mtime }))
+            }
             // A root may come to be: the kernel must ask again.
             None if parent == NodeId::ROOT => Answer::Errno(libc::ENOENT),
             None => Answer::NoEntry,
         })
+    }
+
+    /// What `name` is; without its size when that could not be fetched. An error would do harm: an overlay that lists a
+    /// directory looks its names up, and a name whose look-up fails is missing from what it shows from then on.
+    pub(super) fn find(&self, parent: NodeId, name: &[u8], attrs: Attrs) -> Result<Option<Found>, Stop> {
+        match attrs {
+            Attrs::Fetch => Ok(self.dicfuse.lookup(parent, name)?.map(Found::Known)),
+            Attrs::Known | Attrs::Omit => self.dicfuse.lookup_known(parent, name),
+        }
     }
 
     fn list(&self, dir: NodeId, offset: u64, mut buffer: DirBuffer, attrs: Attrs) -> Result<Answer, Stop> {
@@ -136,24 +159,25 @@ impl Served {
     }
 
     async fn answer_later(self, kept: Kept, need: Box<Need>) -> Answer {
-        let listing = kept.is_listing();
+        let sizeless = kept.is_for_names();
         let put = Arc::new(move |served: &Served, attrs| served.try_answer(kept.question(), attrs));
-        self.fetch_and_put(listing, need, put).await.unwrap_or_else(Answer::Errno)
+        self.fetch_and_put(sizeless, need, put).await.unwrap_or_else(Answer::Errno)
     }
 
     async fn fetch_and_put<T: Send + 'static>(
         &self,
-        listing: bool,
+        sizeless: bool,
         need: Box<Need>,
         put: Arc<Put<T>>,
     ) -> Result<T, i32> {
         let mut need = need;
         let mut attrs = Attrs::Fetch;
+        let begin = Instant::now();
         for _ in 0..MAX_FETCHES {
             match *need {
-                Need::Sizes { ref origin, .. } if listing => {
+                Need::Sizes { ref origin, .. } if sizeless => {
                     let origin = origin.clone();
-                    attrs = self.try_sizes(origin, *need).await;
+                    attrs = self.try_sizes(origin, *need, begin).await;
                 }
                 need => {
                     let fetched = self.dicfuse.fetch(need).await;
@@ -168,10 +192,11 @@ impl Served {
         Err(self.refuse(&TooManyFetches, libc::EIO))
     }
 
-    /// Fetches sizes for a listing, which goes on without them; who asks for one of them learns why it does not come.
-    async fn try_sizes(&self, origin: OriginName, need: Need) -> Attrs {
+    /// Fetches sizes for a question that goes on without them; who asks for one of them learns why it does not come.
+    async fn try_sizes(&self, origin: OriginName, need: Need, begin: Instant) -> Attrs {
         let Some(longest) = self.patience.with(&origin, Instant::now()) else { return Attrs::Known };
-        match tokio::time::timeout(longest, self.dicfuse.fetch(need)).await {
+        // What else it waited for counts, or it would end at its deadline without the names.
+        match tokio::time::timeout(longest.saturating_sub(begin.elapsed()), self.dicfuse.fetch(need)).await {
             Ok(Ok(())) => return Attrs::Fetch,
             Ok(Err(error)) => self.complaints.log(&error),
             // Their flight goes on; whoever stats one of them waits for it.
@@ -228,7 +253,8 @@ impl Kept {
         }
     }
 
-    fn is_listing(&self) -> bool {
-        matches!(self.question, Question::ReadDir { .. })
+    /// Whether the answer is names first of all, and of use without sizes.
+    fn is_for_names(&self) -> bool {
+        matches!(self.question, Question::Lookup { .. } | Question::ReadDir { .. })
     }
 }

@@ -20,6 +20,11 @@ const MAX_ERRNO: i32 = 511;
 /// The block size that attributes speak of.
 const BLOCK: u32 = 4096;
 
+/// The size of a file whose size is not known: beyond all files, so that whatever trusts it (splice, page faults) asks for
+/// content and gets it or an error, never an empty or a short file. Not the largest number, near which the kernel's
+/// roundings could overflow.
+pub const UNKNOWN_SIZE: u64 = 1 << 62;
+
 /// How long the kernel may keep a name or attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ttl {
@@ -140,7 +145,10 @@ pub(crate) fn reply(shape: Shape, answer: Answer, ttl: Ttl) -> Result<Reply, Fau
     match (shape, answer) {
         (Shape::StatFs, Answer::Errno(libc::ENOSYS)) => Ok(Reply::structure(&statfs(Usage::default()))),
         (_, Answer::Errno(errno)) => checked_errno(errno),
-        (Shape::Lookup, Answer::Entry(found)) if found.ino <= ROOT_ID => Err(Fault::Node(found.ino)),
+        (Shape::Lookup, Answer::Entry(found) | Answer::Unsized(found)) if found.ino <= ROOT_ID => {
+            Err(Fault::Node(found.ino))
+        }
+        (Shape::Lookup, Answer::Unsized(found)) => Ok(Reply::structure(&unsized_entry(found, ttl))),
         (Shape::Lookup, Answer::Entry(found)) => Ok(Reply::structure(&entry(Some(found), ttl))),
         (Shape::Lookup, Answer::NoEntry) => Ok(Reply::structure(&entry(None, ttl))),
         (Shape::GetAttr, Answer::Attr(found)) => Ok(Reply::structure(&AttrOut {
@@ -191,6 +199,13 @@ pub(crate) fn entry(found: Option<FileAttr>, ttl: Ttl) -> EntryOut {
     };
     ttl.stamp(&mut entry);
     entry
+}
+
+/// An entry of unknown size: the name stays valid, as node ids are permanent (an overlay whose lower name expires and
+/// cannot be looked up again tells its user ESTALE), and the attributes have to be asked for.
+fn unsized_entry(found: FileAttr, ttl: Ttl) -> EntryOut {
+    let found = entry(Some(FileAttr { size: UNKNOWN_SIZE, ..found }), ttl);
+    EntryOut { attr_valid: 0, attr_valid_nsec: 0, ..found }
 }
 
 fn attr(found: FileAttr) -> Attr {

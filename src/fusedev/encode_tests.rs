@@ -51,6 +51,17 @@ fn an_entry_has_these_bytes() {
 
 #[test]
 #[cfg(target_endian = "little")]
+fn an_entry_of_unknown_size_is_a_lasting_name_with_expired_attributes_and_seems_larger_than_all_files() {
+    let mut expected = vec![(0x1234, 8), (0, 8), (3600, 8), (0, 8), (5, 4), (0, 4)];
+    expected.extend(attr_words());
+    expected[7] = (1 << 62, 8);
+    expected[8] = (1 << 53, 8);
+    assert_eq!(body(Shape::Lookup, Answer::Unsized(FILE)), words(&expected));
+    assert!(i64::try_from(UNKNOWN_SIZE).is_ok(), "the kernel refuses a size that is negative to it");
+}
+
+#[test]
+#[cfg(target_endian = "little")]
 fn attributes_have_these_bytes() {
     let mut expected = vec![(3600, 8), (5, 4), (0, 4)];
     expected.extend(attr_words());
@@ -111,6 +122,7 @@ fn an_answer_to_another_question_is_a_fault() {
         (Shape::Lookup, Answer::Attr(FILE)),
         (Shape::Lookup, Answer::Data("x".into())),
         (Shape::GetAttr, Answer::Entry(FILE)),
+        (Shape::GetAttr, Answer::Unsized(FILE)),
         (Shape::GetAttr, Answer::NoEntry),
         (Shape::ReadLink, listing()),
         (Shape::Read { size: 64 }, Answer::NoEntry),
@@ -125,7 +137,9 @@ fn an_answer_to_another_question_is_a_fault() {
 #[test]
 fn node_ids_that_mean_something_else_are_a_fault() {
     for ino in [0, 1] {
-        assert_eq!(fault(Shape::Lookup, Answer::Entry(FileAttr { ino, ..FILE })), Fault::Node(ino));
+        let found = FileAttr { ino, ..FILE };
+        assert_eq!(fault(Shape::Lookup, Answer::Entry(found)), Fault::Node(ino));
+        assert_eq!(fault(Shape::Lookup, Answer::Unsized(found)), Fault::Node(ino));
     }
 }
 

@@ -104,7 +104,8 @@ fn low(flags: u64) -> u32 {
 const MAGIC: [u8; 4] = *b"SFUS";
 
 /// Version of the record and of everything that the kernel remembers of a session's answers (which opcodes got
-/// ENOSYS, that node ids are permanent, that handles are 0). A process with another one must not go on with it.
+/// ENOSYS, that node ids are permanent, that handles are 0). A process with another one must not go on with it. How long
+/// an answer is valid is not part of it: the kernel keeps that with each name and file.
 const CONTRACT: u32 = 1;
 
 /// Bytes of a record: magic, contract, minor, flags, checksum of all before.

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::{asker::User, slots::Ticket};
+use super::{Answer, asker::User, slots::Ticket};
 
 /// Why a question may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,8 @@ struct Parked {
     task: Option<AbortHandle>,
     /// Where it is kept for a successor.
     ticket: Option<Ticket>,
+    /// What its asker gets when it is interrupted.
+    hasty: Option<Answer>,
 }
 
 /// A question that was taken out. To be dropped once it is answered: then it is not kept any more.
@@ -81,14 +83,16 @@ impl Park {
             return Err(Refusal::Share(self.most_per_user));
         }
         waiting.by_user.insert(user, of_user + 1);
-        waiting.by_unique.insert(unique, Parked { user, task: None, ticket: None });
+        waiting.by_unique.insert(unique, Parked { user, task: None, ticket: None, hasty: None });
         Ok(())
     }
 
-    /// Says which task works on `unique`; when that was taken meanwhile, the task is not wanted any more.
-    pub(crate) fn attach(&self, unique: u64, task: AbortHandle) {
+    /// Says which task works on `unique`, and what it is answered with when it is interrupted, if not EINTR; when it was
+    /// taken meanwhile, the task is not wanted any more.
+    pub(crate) fn attach(&self, unique: u64, task: AbortHandle, hasty: Option<Answer>) {
         if let Some(parked) = self.lock().by_unique.get_mut(&unique) {
             parked.task = Some(task);
+            parked.hasty = hasty;
             return;
         }
         task.abort();
@@ -110,13 +114,13 @@ impl Park {
         self.lock().take(unique).map(|parked| Taken(parked.ticket))
     }
 
-    /// As [`Park::take`], and drops its task.
-    pub(crate) fn interrupt(&self, unique: u64) -> Option<Taken> {
+    /// As [`Park::take`], and drops its task. With it the answer for whoever was interrupted.
+    pub(crate) fn interrupt(&self, unique: u64) -> Option<(Taken, Answer)> {
         let parked = self.lock().take(unique)?;
         if let Some(task) = parked.task {
             task.abort();
         }
-        Some(Taken(parked.ticket))
+        Some((Taken(parked.ticket), parked.hasty.unwrap_or(Answer::Errno(libc::EINTR))))
     }
 
     /// Drops all tasks; nobody answers their questions any more, unless a successor does. Admits nothing from now on.
@@ -219,9 +223,10 @@ mod tests {
     async fn an_interrupt_before_the_task_is_known_still_ends_the_task() {
         let park = Park::new(4, 4);
         park.admit(2, ALICE).unwrap();
-        assert!(park.interrupt(2).is_some());
+        let (_taken, answer) = park.interrupt(2).unwrap();
+        assert_eq!(answer, Answer::Errno(libc::EINTR));
         let task = tokio::spawn(std::future::pending::<()>());
-        park.attach(2, task.abort_handle());
+        park.attach(2, task.abort_handle(), None);
         assert!(task.await.unwrap_err().is_cancelled());
     }
 
@@ -230,8 +235,8 @@ mod tests {
         let park = Park::new(4, 4);
         park.admit(2, ALICE).unwrap();
         let task = tokio::spawn(std::future::pending::<()>());
-        park.attach(2, task.abort_handle());
-        assert!(park.interrupt(2).is_some());
+        park.attach(2, task.abort_handle(), Some(Answer::NoEntry));
+        assert!(park.interrupt(2).is_some_and(|(_, answer)| answer == Answer::NoEntry));
         assert!(task.await.unwrap_err().is_cancelled());
     }
 }

@@ -113,13 +113,9 @@ impl Shared {
                 let shape = Shape::from(&question);
                 match self.fs.ask(question, Asker { pid: header.pid }) {
                     Answered::Now(answer) => self.pass_on(header, shape, answer),
-                    Answered::Later(answer) => {
-                        let keep = || match (ticket.take(), &self.slots) {
-                            (Some(ticket), _) => Ok(Some(ticket)),
-                            (None, Some(slots)) => slots.keep(message).map(Some),
-                            (None, None) => Ok(None),
-                        };
-                        self.let_wait(*header, shape, answer, keep);
+                    Answered::Later(answer) => self.let_wait(*header, shape, answer, None, message, ticket),
+                    Answered::LaterOr(answer, hasty) => {
+                        self.let_wait(*header, shape, answer, Some(hasty), message, ticket);
                     }
                 }
             }
@@ -133,9 +129,10 @@ impl Shared {
     }
 
     fn take_back(&self, header: &InHeader, unique: u64) {
-        if let Some(taken) = self.park.interrupt(unique) {
+        if let Some((taken, answer)) = self.park.interrupt(unique) {
             self.counters.interrupted();
-            self.answer(&InHeader { unique, ..*header }, &Reply::errno(libc::EINTR));
+            // Only look-ups have another answer than an errno.
+            self.pass_on(&InHeader { unique, ..*header }, Shape::Lookup, answer);
             drop(taken);
         } else {
             // Another thread has read the question and is about to let it wait or to answer it. EAGAIN makes the
@@ -150,7 +147,9 @@ impl Shared {
         header: InHeader,
         shape: Shape,
         answer: BoxFuture<'static, Answer>,
-        keep: impl FnOnce() -> Result<Option<Ticket>, PlaceError>,
+        hasty: Option<Answer>,
+        message: &[u8],
+        ticket: &mut Option<Ticket>,
     ) {
         if matches!(shape, Shape::Read { .. })
             && self.repeats.is_one(header.nodeid, header.pid, Instant::now())
@@ -158,18 +157,40 @@ impl Shared {
             return self.refuse(&header, &"it is asked again right after it had waited in vain");
         }
         match self.park.admit(header.unique, User::of(&header)) {
-            Ok(()) => match keep() {
+            Ok(()) => match self.keep(message, ticket) {
                 Ok(ticket) => {
                     self.park.keep(header.unique, ticket);
                     let seat = Seat { shared: Arc::downgrade(self), header };
-                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer));
-                    self.park.attach(header.unique, task.abort_handle());
+                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer, hasty.clone()));
+                    self.park.attach(header.unique, task.abort_handle(), hasty);
                 }
-                Err(error) if self.park.take(header.unique).is_some() => self.refuse(&header, &error),
-                Err(_) => {}
+                Err(error) => {
+                    if self.park.take(header.unique).is_some() {
+                        self.refuse_or(&header, shape, hasty, &error);
+                    }
+                }
             },
             Err(Refusal::Twice | Refusal::Closed) => {}
-            Err(refusal @ (Refusal::Full(_) | Refusal::Share(_))) => self.refuse(&header, &refusal),
+            Err(refusal @ (Refusal::Full(_) | Refusal::Share(_))) => {
+                self.refuse_or(&header, shape, hasty, &refusal);
+            }
+        }
+    }
+
+    /// A place for a request that waits, where the kernel would not ask a successor again.
+    fn keep(&self, message: &[u8], ticket: &mut Option<Ticket>) -> Result<Option<Ticket>, PlaceError> {
+        match (ticket.take(), &self.slots) {
+            (Some(ticket), _) => Ok(Some(ticket)),
+            (None, Some(slots)) => slots.keep(message).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// What may not wait gets its hasty answer, if it has one.
+    fn refuse_or(&self, header: &InHeader, shape: Shape, hasty: Option<Answer>, why: &dyn std::fmt::Display) {
+        match hasty {
+            Some(hasty) => self.pass_on(header, shape, hasty),
+            None => self.refuse(header, why),
         }
     }
 
@@ -213,16 +234,22 @@ struct Seat {
 }
 
 impl Seat {
-    async fn wait(self, deadline: Duration, shape: Shape, answer: BoxFuture<'static, Answer>) {
+    async fn wait(
+        self,
+        deadline: Duration,
+        shape: Shape,
+        answer: BoxFuture<'static, Answer>,
+        hasty: Option<Answer>,
+    ) {
         let begin = Instant::now();
         let answer = tokio::time::timeout(deadline, answer).await;
         let Some((shared, taken)) = self.take() else { return };
         if matches!((shape, &answer), (Shape::Read { .. }, Err(_) | Ok(Answer::Errno(_)))) {
             shared.repeats.note(self.header.nodeid, self.header.pid, begin.elapsed(), Instant::now());
         }
-        match answer {
-            Ok(answer) => shared.pass_on(&self.header, shape, answer),
-            Err(_) => shared.refuse(&self.header, &format_args!("no answer within {deadline:?}")),
+        match answer.map_or(hasty, Some) {
+            Some(answer) => shared.pass_on(&self.header, shape, answer),
+            None => shared.refuse(&self.header, &format_args!("no answer within {deadline:?}")),
         }
         drop(taken);
     }

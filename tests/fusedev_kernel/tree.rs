@@ -18,6 +18,8 @@ pub(crate) const PANIC: u64 = 16;
 pub(crate) const LATE_PANIC: u64 = 17;
 /// Every `wait-…` name of `/`, found once the gate is open.
 pub(crate) const WAIT: u64 = 18;
+/// `unsized-0`, `unsized-1` and so on, whose sizes are there once the gate is open.
+pub(crate) const UNSIZED: std::ops::Range<u64> = 100..110;
 const FIRST_OF_MANY: u64 = 1000;
 
 pub(crate) const FILES: u64 = 10_000;
@@ -77,6 +79,11 @@ impl Tree {
             (1, "panic") => PANIC,
             (1, "late-panic") => LATE_PANIC,
             (1, name) if name.starts_with("wait-") => return self.behind_gate(Answer::Entry(attr(WAIT))),
+            (1, name) if name.starts_with("unsized-") => {
+                let node = UNSIZED.start + name["unsized-".len()..].parse::<u64>().unwrap();
+                let found = FileAttr { size: 0, ..attr(node) };
+                return Answered::Now(Answer::Unsized(found));
+            }
             (1, _) => return Answered::Now(Answer::Errno(libc::ENOENT)),
             (MANY, name) => match name.strip_prefix('f').and_then(|number| number.parse::<u64>().ok()) {
                 Some(number) if number < FILES && name.len() == 6 => FIRST_OF_MANY + number,
@@ -146,6 +153,9 @@ impl FileSystem for Tree {
         Answered::Now(match question {
             Question::Lookup { parent, name } => return self.lookup(parent, name),
             Question::Read { node, offset, size } => return self.read(node, offset, size),
+            Question::GetAttr { node } if UNSIZED.contains(&node) && !*self.gate.borrow() => {
+                Answer::Errno(libc::EIO)
+            }
             Question::GetAttr { node } => Answer::Attr(attr(node)),
             Question::ReadLink { .. } => Answer::Data(Bytes::from_static(TARGET.as_bytes())),
             Question::ReadDir { node, offset, size, plus } => listing(node, offset, size, plus),

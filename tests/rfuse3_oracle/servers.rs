@@ -198,7 +198,9 @@ impl FileSystem for Wrong {
         let is_it = matches!(question, Question::Lookup { name, .. } if name == self.name.as_bytes());
         match self.served.ask(question, asker) {
             Answered::Now(answer) if is_it => Answered::Now(spoil(answer)),
-            Answered::Later(answer) if is_it => Answered::Later(Box::pin(async move { spoil(answer.await) })),
+            Answered::Later(answer) | Answered::LaterOr(answer, _) if is_it => {
+                Answered::Later(Box::pin(async move { spoil(answer.await) }))
+            }
             other => other,
         }
     }

@@ -1,5 +1,7 @@
 //! Attributes of the tree → `rfuse3`'s structures.
 
+use std::time::Duration;
+
 use ::rfuse3::{
     FileType, Timestamp,
     raw::reply::{FileAttr, ReplyEntry, ReplyStatFs},
@@ -9,6 +11,7 @@ use super::Rfuse3;
 use crate::{
     dicfuse::Attr,
     engine::serve::LINKS,
+    fusedev,
     types::{EntryKind, NodeId},
 };
 
@@ -34,6 +37,12 @@ impl Rfuse3 {
     pub(super) fn entry(&self, attr: Attr) -> ReplyEntry {
         // Node ids are never used twice.
         ReplyEntry { ttl: self.ttl, attr: self.file_attr(attr), generation: 0 }
+    }
+
+    /// An entry of unknown size, as our own sessions tell it; but `rfuse3` has one validity for name and attributes.
+    pub(super) fn unsized_entry(&self, node: NodeId, kind: EntryKind, mtime: i64) -> ReplyEntry {
+        let attr = Attr { node, kind, size: fusedev::UNKNOWN_SIZE, mtime };
+        ReplyEntry { ttl: Duration::ZERO, ..self.entry(attr) }
     }
 
     /// There is no such name, and there never will be: an entry with node id 0.

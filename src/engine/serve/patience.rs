@@ -1,4 +1,5 @@
-//! How long listings wait for sizes: not so long that they end in an error, and not again for each page of a listing.
+//! How long look-ups and listings wait for sizes: not so long that they end in an error, and not again for each name or
+//! page of a listing.
 
 use std::{
     collections::HashMap,
@@ -8,14 +9,15 @@ use std::{
 
 use crate::types::OriginName;
 
-/// How long a listing waits at most: sizes are cheap where it asks for them, and it can do without.
+/// How long one of them waits at most: it can do without, and whoever stats or opens a file waits for its size as for all
+/// else.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// For so long nobody waits for an origin that did not tell a size in time. A listing of many pages would else wait once
-/// for each of them.
+/// For so long none of them waits for an origin that did not tell a size in time. A listing of many pages, or one that looks
+/// every name up, would else wait once for each of them.
 const RESPITE: Duration = Duration::from_secs(10);
 
-/// What listings have waited for in vain. Cheap to clone.
+/// What they have waited for in vain. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
     longest: Duration,
@@ -23,7 +25,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// For questions that may take `deadline`: so much less that a listing ends with the names at least.
+    /// For questions that may take `deadline`: so much less that they end with the names at least.
     pub(super) fn within(deadline: Duration) -> Patience {
         Patience { longest: (deadline / 2).min(LONGEST), slow: Arc::default() }
     }
