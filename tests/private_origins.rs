@@ -106,8 +106,11 @@ fn a_user_reads_with_the_login_of_that_user_and_no_other() {
         assert!(told.status.success(), "{told:?}");
         assert_eq!(login(&host, BOB, "bob-1")["tried"], true);
         assert_eq!((logged_in(&host, ALICE), logged_in(&host, BOB)), (json!(true), json!(true)));
-        // One that is refused does not take the place of one that works.
+        // One that is refused does not take the place of one that works, not even while it is tried.
+        let kept = host.path(&format!("state/credentials/mega/{ALICE}"));
+        let before = (fs::read(&kept).unwrap(), fs::metadata(&kept).unwrap().ino());
         assert_eq!(login(&host, ALICE, "wrong")["kind"], "OriginDenied");
+        assert_eq!((fs::read(&kept).unwrap(), fs::metadata(&kept).unwrap().ino()), before);
 
         let (alice, _) = mount(&host, ALICE, "mega:/secret", "alice");
         assert_eq!(cat(&host, ALICE, &alice.join("early/f")).unwrap(), "early\n");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::{
     auth::vault::{Secret, Vault},
     origin::{
-        FetchError, ResolveError,
+        FetchError, Origin, ResolveError,
         mega::{self, CredentialError, CredentialSource},
     },
     rpc::{self, Credentials},
@@ -45,14 +45,34 @@ impl CredentialSource for UserCredential {
     }
 }
 
+/// Opens one user's view of an origin with a credential that is not kept yet. Runs on a thread that may block.
+pub type Probe =
+    dyn Fn(&OriginName, Arc<dyn CredentialSource>) -> Result<Arc<dyn Origin>, String> + Send + Sync;
+
 /// Logins of this host's users.
 pub struct Logins {
     /// Where secrets are kept.
     pub vault: Arc<Vault>,
-    /// Asks origins.
+    /// Reads with them.
     pub store: ObjectStore,
-    /// Held while a credential is tried: two at once would undo each other.
-    pub trying: tokio::sync::Mutex<()>,
+    /// Tries them.
+    pub probe: Arc<Probe>,
+}
+
+/// A credential that somebody offers.
+struct Offered {
+    name: String,
+    secret: Secret,
+}
+
+impl CredentialSource for Offered {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read(&self) -> Result<mega::Secret, CredentialError> {
+        mega::Secret::new(self.secret.expose().as_bytes())
+    }
 }
 
 #[async_trait]
@@ -63,21 +83,19 @@ impl Credentials for Logins {
         uid: u32,
         secret: Secret,
     ) -> Result<bool, rpc::CredentialError> {
-        let _one_at_a_time = self.trying.lock().await;
-        // What is stored and cannot be read is no reason to refuse a new one.
-        let before = self.vault.get(origin, uid).ok().flatten();
-        self.replace(origin, uid, Some(&secret))?;
-        match self.attempt(&origin.of_user(uid)).await {
-            Ok(()) => Ok(true),
-            Err(FetchError::Denied { origin: named, reason }) => {
-                self.replace(origin, uid, before.as_ref())?;
-                Err(rpc::CredentialError::Refused(FetchError::Denied { origin: named, reason }))
-            }
+        let view = origin.of_user(uid);
+        // Tried before it is kept: one that is refused, or a caller who goes away, leaves what was there.
+        let tried = match self.attempt(&view, uid, secret.clone()).await {
+            Ok(()) => true,
+            Err(error @ FetchError::Denied { .. }) => return Err(rpc::CredentialError::Refused(error)),
             Err(error) => {
                 tracing::info!(scorpio_origin = %origin, scorpio_uid = uid, %error, "a credential could not be tried");
-                Ok(false)
+                false
             }
-        }
+        };
+        self.vault.store(origin, uid, &secret)?;
+        self.store.reopen(&view);
+        Ok(tried)
     }
 
     fn forget(&self, origin: &OriginName, uid: u32) -> Result<bool, rpc::CredentialError> {
@@ -93,26 +111,13 @@ impl Credentials for Logins {
 }
 
 impl Logins {
-    fn replace(
-        &self,
-        origin: &OriginName,
-        uid: u32,
-        secret: Option<&Secret>,
-    ) -> Result<(), rpc::CredentialError> {
-        match secret {
-            Some(secret) => self.vault.store(origin, uid, secret)?,
-            None => drop(self.vault.forget(origin, uid)?),
-        }
-        self.store.reopen(&origin.of_user(uid));
-        Ok(())
-    }
-
     /// Asks for the head: nothing is cheaper, and everything else needs it.
-    async fn attempt(&self, view: &OriginName) -> Result<(), FetchError> {
-        let origin = self.store.origin(view).ok_or_else(|| FetchError::Unreachable {
-            origin: view.clone(),
-            reason: "it is not configured on this host".to_owned(),
-        })?;
+    async fn attempt(&self, view: &OriginName, uid: u32, secret: Secret) -> Result<(), FetchError> {
+        let unreachable = |reason| FetchError::Unreachable { origin: view.clone(), reason };
+        let offered = Arc::new(Offered { name: format!("login of user {uid}"), secret });
+        let (probe, asked) = (self.probe.clone(), view.clone());
+        let opened = tokio::task::spawn_blocking(move || probe(&asked, offered)).await;
+        let origin = opened.unwrap_or_else(|panicked| Err(panicked.to_string())).map_err(unreachable)?;
         match origin.resolve(None, &RepoPath::root()).await {
             Err(ResolveError::Fetch(error)) => Err(error),
             _ => Ok(()),

@@ -11,7 +11,7 @@ use crate::{
     config::{self, Config, MegaServer, OriginConfig, OriginKind, ReadWith},
     daemon::{
         DaemonError,
-        credentials::{Logins, UserCredential},
+        credentials::{Logins, Probe, UserCredential},
         exporter::WorkspaceExporter,
         keeper::{self, ManagerKeeper},
     },
@@ -26,7 +26,7 @@ use crate::{
         self, Origin,
         lazy::{Lazy, SetUp},
         limits::Limited,
-        mega::{MegaOptions, MegaOrigin},
+        mega::{CredentialSource, MegaOptions, MegaOrigin},
     },
     rpc::{self, HostGauges, RpcLimits, Services},
     store::{ObjectStore, Opener, StoreLimits},
@@ -175,13 +175,23 @@ fn opener(config: &Config) -> Opener {
     Box::new(move |view| {
         let config = origins.get(&view.configured())?;
         let OriginKind::Mega(server) = &config.kind else { return None };
-        let (server, view_, vault) = (server.clone(), view.clone(), vault.clone());
-        let is_users = config.read_with() == ReadWith::User && view.user().is_some();
-        let set_up: SetUp = Box::new(move || open_view(&view_, &server, limits, &vault));
-        is_users.then(|| {
+        let credential = Arc::new(UserCredential::of(view, vault.clone())?);
+        let (server, view_) = (server.clone(), view.clone());
+        let set_up: SetUp = Box::new(move || open_view(&view_, &server, limits, credential.clone()));
+        (config.read_with() == ReadWith::User).then(|| {
             Arc::new(Lazy::new(view.clone(), limits.deadline, config.kind.trees_pass(), set_up))
                 as Arc<dyn Origin>
         })
+    })
+}
+
+/// Opens users' views with credentials that are tried.
+fn probe(config: &Config) -> Arc<Probe> {
+    let limits = origin::Limits { deadline: config.fetch.deadline, requests: config.fetch.requests };
+    let origins = config.origins.clone();
+    Arc::new(move |view, credential| match origins.get(&view.configured()).map(|config| &config.kind) {
+        Some(OriginKind::Mega(server)) => open_view(view, server, limits, credential),
+        _ => Err("it takes no login".to_owned()),
     })
 }
 
@@ -189,11 +199,9 @@ fn open_view(
     view: &OriginName,
     server: &MegaServer,
     limits: origin::Limits,
-    vault: &Arc<Vault>,
+    credential: Arc<dyn CredentialSource>,
 ) -> Result<Arc<dyn Origin>, String> {
-    let credential = UserCredential::of(view, vault.clone()).ok_or("it is the view of no user")?;
-    let options =
-        MegaOptions { credential: Some(Arc::new(credential)), ..origin::mega_options(server, limits) };
+    let options = MegaOptions { credential: Some(credential), ..origin::mega_options(server, limits) };
     let origin = MegaOrigin::new(view.clone(), options).map_err(|error| error.to_string())?;
     Ok(Arc::new(Limited::new(origin, limits)))
 }
@@ -302,11 +310,8 @@ async fn services(
     let lower = if is_shared { "shared" } else { "per-owner" };
     let exporter =
         WorkspaceExporter { antares: antares.clone(), store: store.clone(), runtime: Handle::current() };
-    let logins = Logins {
-        vault: Arc::new(Vault::new(&config.daemon.state_dir)),
-        store: store.clone(),
-        trying: Default::default(),
-    };
+    let vault = Arc::new(Vault::new(&config.daemon.state_dir));
+    let logins = Logins { vault, store: store.clone(), probe: probe(config) };
     Services {
         credentials: Arc::new(logins),
         workspaces: Arc::new(antares.clone()),
