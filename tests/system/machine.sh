@@ -40,11 +40,17 @@ machine_bootstrap() {
 }
 
 machine_build() {
-    local suite=$1 dir=$2 user
+    local suite=$1 dir=$2 user kept
     case $suite in
     vm-*) vm_build "${suite#vm-}" "$dir" ;;
     *)
-        machine_bootstrap "$suite" "$dir" minbase "$MACHINE_PACKAGES"
+        kept=${MACHINE_CACHE:+$MACHINE_CACHE/$suite-$(cksum <<<"$MACHINE_PACKAGES" | cut -d ' ' -f 1).tar}
+        if [ -s "$kept" ]; then
+            mkdir -p "$dir" && tar -C "$dir" -xpf "$kept"
+        else
+            machine_bootstrap "$suite" "$dir" minbase "$MACHINE_PACKAGES"
+            [ -z "$kept" ] || { tar -C "$dir" -cpf "$kept.new" . && mv "$kept.new" "$kept"; }
+        fi
         # There are no modules to load in a container, and a failed unit would make it "degraded".
         ln -sf /dev/null "$dir/etc/systemd/system/systemd-modules-load.service"
         ;;

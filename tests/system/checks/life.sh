@@ -1,0 +1,53 @@
+# Stop, start, reboot, and starts that are refused.
+
+uppers() {
+    run sh -c 'cd /var/lib/scorpio/workspaces && find . -path "*/upper/*" -type f | sort | xargs sha256sum'
+}
+
+stop_and_start() {
+    uppers >"$work/before"
+    test -s "$work/before"
+    script 'systemctl stop scorpio.socket scorpio.service
+        ! grep -e "overlay scorpio:" -e "fuse.scorpio" /proc/self/mountinfo
+        test ! -e /home/alice/w/lib'
+    uppers | cmp - "$work/before"
+    script 'systemctl start scorpio.socket scorpio.service'
+    wait_for_service
+    uppers | cmp - "$work/before"
+    as_alice 'test -f ~/w/mine && test -f ~/w/lib/Makefile'
+}
+
+reboot() {
+    uppers >"$work/before"
+    machine_down "$machine"
+    machine_up "$work/${machine#scorpio-}" "$machine"
+    wait_for_service
+    uppers | cmp - "$work/before"
+    no_stale_mount
+    as_alice 'test -f ~/w/mine && make -C ~/w/lib -s clean liblmdb.a'
+}
+
+wrong_configuration() {
+    script 'echo "[limits]
+workspaces_per_user = \"many\"" >/etc/scorpio/scorpio.toml.d/wrong.toml
+        systemctl restart scorpio || true
+        sleep 1
+        test "$(systemctl show -P ExecMainStatus scorpio)" = 78
+        test "$(systemctl show -P NRestarts scorpio)" = 0
+        journalctl -u scorpio -n 20 --no-pager | grep -q "wrong.toml:2: limits.workspaces_per_user"
+        rm /etc/scorpio/scorpio.toml.d/wrong.toml
+        systemctl reset-failed scorpio; systemctl start scorpio'
+    wait_for_service
+}
+
+private_namespace() {
+    script 'mkdir -p /etc/systemd/system/scorpio.service.d
+        printf "[Service]\nPrivateTmp=yes\n" >/etc/systemd/system/scorpio.service.d/wrong.conf
+        systemctl daemon-reload; systemctl restart scorpio || true
+        sleep 1
+        test "$(systemctl show -P ExecMainStatus scorpio)" = 78
+        journalctl -u scorpio -n 20 --no-pager | grep -q "mount namespace of its own"
+        rm -r /etc/systemd/system/scorpio.service.d; systemctl daemon-reload
+        systemctl reset-failed scorpio; systemctl start scorpio'
+    wait_for_service
+}
