@@ -5,6 +5,7 @@
 # A suite `vm-bookworm` or `vm-trixie` is that Debian with its own kernel (6.1, 6.12) in an emulated machine: slow, so it
 # restarts three times instead of twenty unless ROUNDS says otherwise. It installs what it needs besides.
 #   ONLY=REGEX            while working on a check: those whose names match, after what they all stand on
+#   MACHINE_PREFIX=NAME   so that several may run beside each other
 #   MACHINE_CACHE=DIR     keep the machines' root directories there as they are before anything is installed
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -75,8 +76,8 @@ for suite in "${suites[@]}"; do
     esac
     machine_build "$suite" "$work/$suite" >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log"; exit 1; }
     prepare "$work/$suite"
-    machine_up "$work/$suite" "scorpio-$suite"
-    machine=scorpio-$suite
+    machine=${MACHINE_PREFIX:-scorpio}-$suite
+    machine_up "$work/$suite" "$machine"
     run_checks
     machine_down "$machine"
     machine=

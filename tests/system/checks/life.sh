@@ -20,7 +20,7 @@ stop_and_start() {
 reboot() {
     uppers >"$work/before"
     machine_down "$machine"
-    machine_up "$work/${machine#scorpio-}" "$machine"
+    machine_up "$work/$suite" "$machine"
     wait_for_service
     uppers | cmp - "$work/before"
     no_stale_mount
