@@ -1,17 +1,20 @@
 #!/bin/sh
-# build-deb.sh [--version VERSION] [--no-build] [OUTPUT_DIR]
+# build-deb.sh [--version VERSION] [--no-build | --offline] [OUTPUT_DIR]
 # Builds the Debian package from this tree: OUTPUT_DIR/scorpio_VERSION_ARCH.deb (default target/debian).
-# Needs cargo and dpkg-deb. --no-build packs the release binaries that are there.
+# Needs cargo and dpkg-deb. --no-build packs the release binaries that are there; --offline builds without asking any
+# network, from the crates that build-source.sh packed or that are here anyway.
 set -eu
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 build=yes
+offline=
 out=
 while [ $# -gt 0 ]; do
     case $1 in
     --version) version=$2; shift ;;
     --no-build) build=no ;;
+    --offline) offline=--offline ;;
     -*) echo "build-deb.sh: unknown option $1" >&2; exit 2 ;;
     *) out=$1 ;;
     esac
@@ -21,7 +24,7 @@ target=${CARGO_TARGET_DIR:-target}
 out=${out:-$target/debian}
 arch=$(dpkg --print-architecture)
 
-[ "$build" = no ] || cargo build --release --locked --bins
+[ "$build" = no ] || cargo build --release --locked $offline --bins
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT

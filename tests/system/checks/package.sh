@@ -67,3 +67,19 @@ purge_everything() {
         test ! -e /var/lib/scorpio; test ! -e /var/cache/scorpio; ! systemctl cat scorpio.service'
     run sh -c '! grep -e "overlay scorpio:" -e "fuse.scorpio" /proc/self/mountinfo'
 }
+
+# From the packed sources alone: no network, and no crates of this machine's cargo.
+builds_offline() {
+    local tree
+    packaging/build-source.sh "$work/source" >"$work/packed"
+    tar -C "$work/source" -xf "$(cat "$work/packed")"
+    tree=$(echo "$work"/source/scorpio-*/)
+    mkdir "$work/source/cargo"
+    (
+        cd "$tree"
+        CARGO_HOME=$work/source/cargo CARGO_TARGET_DIR=$tree/target unshare --net packaging/build-deb.sh --offline
+        dpkg-deb --contents target/debian/scorpio_*.deb | grep -q usr/libexec/scorpio/scorpiod
+    )
+    echo "FIGURE $(du -h "$(cat "$work/packed")" | cut -f 1) of sources"
+    rm -rf "$work/source"
+}
