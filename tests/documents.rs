@@ -226,6 +226,20 @@ fn operations_explains_every_kind_of_error() {
 }
 
 #[test]
+fn every_bound_in_operations_names_a_test_that_reaches_it() {
+    let text = read("docs/OPERATIONS.md");
+    let rows: Vec<&str> = text.split("## Limits").nth(1).unwrap().lines().filter(|line| line.starts_with("| ")).collect();
+    let code = sources();
+    for row in &rows[1..] {
+        let tests: Vec<&str> = row.split(" | ").nth(2).unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            assert!(code.contains(&format!("fn {test}()")), "there is no test {test}");
+        }
+    }
+}
+
+#[test]
 fn operations_names_the_classes_of_events_that_are_used() {
     let text = read("docs/OPERATIONS.md");
     let without_the_list: String = files(&top().join("src"), "rs")
