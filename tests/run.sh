@@ -3,7 +3,7 @@
 #
 #   tests/run.sh            what a change must pass before it lands; within 30 minutes
 #   tests/run.sh --long     everything, in full size: a gigabyte through the lower, a minute of kills and more, fsx with fsync,
-#                           and emulated machines with Debian's own kernels
+#                           emulated machines with Debian's own kernels, and what the tests notice when a guard is taken away
 #   tests/run.sh --quick    the landing run without the machine with a real systemd
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -54,4 +54,9 @@ cargo test --locked
 if [ "$quick" = no ]; then
     say "package and machine tests"
     tests/system/run.sh "${machines[@]}"
+fi
+
+if [ "${SCORPIO_LONG:-}" = 1 ]; then
+    say "tests that must fail"
+    tests/mutants.py
 fi
