@@ -240,6 +240,63 @@ fn a_mount_stays_what_it_was_when_the_head_moves(kind: &str) {
     world.assert_says(&point, "cat a/deep/7", "old 7\n", "beside the new one");
 }
 
+/// Returns when all trees of a workspace have been fetched.
+fn until_pinned(host: &Host, id: &str) {
+    let begin = Instant::now();
+    loop {
+        let view = host.json(ALICE, &["info", id]);
+        if view["pinned"] == "yes" {
+            return;
+        }
+        assert!(view["pinned"] == "walking" && begin.elapsed() < support::PATIENCE, "{view}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn a_mount_of_the_top_outlives_the_head_it_was_and_the_daemon(kind: &str) {
+    let mut world = World::new(
+        kind,
+        "mkdir -p a/deep b; for n in $(seq 80); do echo old $n > a/deep/$n; echo old $n > b/$n; done; echo old > TOP",
+    );
+    let old = world.ground.server.head().to_string();
+    let point = world.host.point(ALICE, "ws");
+    let view = world.host.json(ALICE, &["mount", "mega:/", point.to_str().unwrap()]);
+    let id = view["id"].as_str().unwrap().to_owned();
+    until_pinned(&world.host, &id);
+    // Nothing of the old trees can be told from what is there now.
+    world
+        .ground
+        .push("rm -r a b TOP; mkdir a; for n in $(seq 80); do echo new > new$n; echo new > a/$n; done");
+    let all = "find . -type f | wc -l; cat TOP a/deep/7 b/80; echo mine >> b/9; tail -n 2 b/9";
+    let is_old = "161\nold\nold 7\nold 80\nold 9\nmine\n";
+
+    world.host.end(SIGTERM);
+    world.host.start();
+    world.assert_says(&point, all, is_old, "mounted over a restart");
+
+    world.host.json(ALICE, &["unmount", &id]);
+    world.host.end(SIGTERM);
+    world.host.start();
+    let view = world.host.json(ALICE, &["mount", "--workspace", &id]);
+    assert_eq!(view["commit"], old);
+    world.assert_says(&point, "cat TOP b/9", "old\nold 9\nmine\n", "mounted again after a restart");
+    until_pinned(&world.host, &id);
+
+    // Another one on that commit cannot be had any more, unless of a directory below.
+    let bobs = world.host.point(BOB, "ws-bob");
+    let spec = format!("mega:@{old}");
+    let output = world.host.ctl(BOB, &["mount", &spec, bobs.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let head = world.ground.server.head();
+    let why = format!(
+        "origin `mega` tells of `/` at its newest commit only, which is {head}: what it was at {old}"
+    );
+    assert!(said.contains(&why) && said.contains("try: mount a directory below `/`"), "{said}");
+    let below = world.mount(ALICE, &format!("mega:b@{old}"), "below");
+    world.assert_says(&below, "ls | wc -l; cat 9", "80\nold 9\n", "a directory of that commit");
+}
+
 fn twenty_readers_are_one_fetch(kind: &str) {
     const AT_ONCE: usize = 20;
     let world = World::new(kind, "echo small > small; head -c 3000000 /dev/urandom > large; echo x > x");
@@ -296,6 +353,11 @@ fn a_restart_without_the_server_serves_what_is_cached_on_both_lowers() {
 #[test]
 fn a_mount_stays_what_it_was_when_the_head_moves_on_both_lowers() {
     LOWERS.into_iter().for_each(a_mount_stays_what_it_was_when_the_head_moves);
+}
+
+#[test]
+fn a_mount_of_the_top_outlives_the_head_it_was_and_the_daemon_on_both_lowers() {
+    LOWERS.into_iter().for_each(a_mount_of_the_top_outlives_the_head_it_was_and_the_daemon);
 }
 
 #[test]
