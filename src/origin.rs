@@ -108,6 +108,19 @@ pub enum ResolveError {
         /// What was asked for.
         rev: String,
     },
+    /// A commit whose `/` cannot be had any more: the server tells of its newest commit's alone, and this one was not asked
+    /// for while it was that.
+    #[error(
+        "origin `{origin}` tells of `/` at its newest commit only, which is {head}: what it was at {commit} is not known here"
+    )]
+    PastTop {
+        /// Which origin was asked.
+        origin: OriginName,
+        /// What was asked for.
+        commit: Oid,
+        /// The newest commit.
+        head: Oid,
+    },
     /// An abbreviation that fits several commits.
     #[error("revision `{rev}` is ambiguous in origin `{origin}`")]
     Ambiguous {

@@ -449,6 +449,9 @@ proptest! {
         messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 1..40),
         opcodes in prop::collection::vec((0u32..60, prop::collection::vec(any::<u8>(), 0..80)), 1..40),
     ) {
+        let is_getattr = |message: &Vec<u8>| message.len() >= 40 && message[4..8] == GETATTR.to_ne_bytes();
+        let getattrs = messages.iter().filter(|message| is_getattr(message)).count()
+            + opcodes.iter().filter(|(opcode, _)| *opcode == GETATTR).count();
         let rig = rig(LIMITS, |_| Answered::Now(attr()));
         let mut sent = 1;
         for message in messages {
@@ -463,8 +466,12 @@ proptest! {
         }
         rig.kernel.ask(GETATTR, 0xabc, 5, &[0; 16]);
         while rig.kernel.reply().1 != 0xabc {}
-        until("every message was counted", || rig.session.stats().reads == sent + 1);
-        let stats = rig.session.stats();
-        prop_assert_eq!(stats.by_opcode.values().sum::<u64>(), stats.reads);
+        until("every message was counted", || {
+            let stats = rig.session.stats();
+            // Also while it runs.
+            assert_eq!(stats.by_opcode.values().sum::<u64>(), stats.reads);
+            stats.reads == sent + 1
+        });
+        prop_assert_eq!(rig.session.stats().by_opcode["GETATTR"], getattrs as u64 + 1);
     }
 }

@@ -20,30 +20,22 @@ use mega_server::{
 };
 use nix::sys::signal::Signal::SIGTERM;
 use origin_fixture::oid;
-use support::{ALICE, BOB, Host, LOWERS, crates, lower};
+use support::{
+    ALICE, BOB, Host, LOWERS, lower,
+    reference::{ODD_THINGS, Reference, real_files},
+};
 
-/// Readers released together on an empty cache.
-const READERS: usize = 8;
 /// A repository "of a few thousand files".
 const ENOUGH_FILES: usize = 2500;
+/// A crate with more than this is left out: bytes of bindings would only make the test long.
+const LARGEST_CRATE_KIB: usize = 3000;
 /// How long a process in a mount waits for the server.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// What it may take beyond that on a loaded machine, its own start included.
 const MARGIN: Duration = Duration::from_secs(4);
 
-/// What a URL, a listing in JSON or a mount might get wrong.
-const ODD_THINGS: &str = r#"
-    mkdir odd 'odd/a b' odd/%41 odd/deep 'odd/c++#1' 'odd/x&y=z?' odd/目录 many
-    printf x > 'odd/a b/c  d'; printf x > odd/%41/%2f%00; printf x > "$(printf 'odd/new\nline')"
-    printf x > 'odd/c++#1/f'; printf x > 'odd/x&y=z?/f'; printf x > odd/目录/文件
-    printf x > "$(printf 'odd/\377\376 not UTF-8')"; printf x > "odd/$(printf 'n%.0s' $(seq 255))"
-    ln -s nowhere/at/all odd/dangling; ln -s 'a b' odd/relative
-    printf '#!/bin/sh\necho ran\n' > odd/run; chmod 755 odd/run; : > odd/empty; mkdir "$(printf 'odd/d\nd')"
-    printf x > "$(printf 'odd/d\nd/f')"; head -c 3000000 /dev/urandom > odd/random
-    head -c 65536 /dev/urandom > odd/inline; head -c 65537 /dev/urandom > odd/file
-    at=odd/deep; for level in $(seq 30); do at=$at/level-$level; done; mkdir -p $at; printf deep > $at/end
-    seq 500 | while read n; do echo $n > many/file-$n; done
-"#;
+/// A directory whose listing does not fit into one answer.
+const MANY: &str = "mkdir many; seq 500 | while read n; do echo $n > many/file-$n; done";
 
 /// An id of nothing that the server has.
 const NOWHERE: &str = "1234567890123456789012345678901234567890";
@@ -106,81 +98,24 @@ fn origin(ground: &Ground) -> String {
     format!("[origin.mega]\nkind = \"mega\"\nurl = \"{}\"\n", ground.server.url())
 }
 
-fn lines(output: &std::process::Output) -> Vec<Vec<u8>> {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut lines: Vec<_> = output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
-    lines.sort();
-    lines
-}
-
-/// One NUL-ended line for each thing below `at`: path, type, mode, target, and size where it is one of content.
-fn shape(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
-    let find = "find . -mindepth 1 \\( -type d -printf '%p %y %m\\0' -o -printf '%p %y %m %l %s\\0' \\)";
-    lines(&host.try_sh_as(uid, &format!("cd '{}' && {find}", at.display())))
-}
-
-/// Hashes of all files below `at`, whose names are taken from the reference and read in random order.
-fn hashes(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
-    let (at, names) = (at.display(), host.path("names"));
-    let read = format!("shuf -z '{}' | xargs -0 sha256sum -z --", names.display());
-    lines(&host.try_sh_as(uid, &format!("cd '{at}' && {read}")))
-}
-
-/// Both or the first difference.
-#[track_caller]
-fn assert_same(found: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
-    if let Some((found, expected)) = found.iter().zip(expected).find(|(found, expected)| found != expected) {
-        panic!("{what}: {} instead of {}", found.escape_ascii(), expected.escape_ascii());
-    }
-    assert_eq!(found.len(), expected.len(), "{what}");
-}
-
-/// What a plain checkout of a repository is, in `<host>/reference<below>`.
-fn check_out(host: &Host, repository: &Path, below: &str) {
-    host.sh(&format!(
-        "mkdir -p 'reference{below}'; git -c safe.directory='*' -c tar.umask=0022 -C '{}' archive HEAD \
-         | tar -xp -C 'reference{below}'; find reference -type d -exec chmod 755 {{}} +",
-        repository.display()
-    ));
-}
-
-/// Mounts the top for alice, has it read by many at once, and compares it with the reference. Returns the hashes.
-fn assert_is_the_reference(world: &World) -> Vec<Vec<u8>> {
-    let (host, reference) = (&world.host, world.host.path("reference"));
-    host.sh("cd reference && find . -type f -print0 > ../names");
-    let expected = hashes(host, 0, &reference);
+/// Mounts the top for alice, and compares it with plain checkouts of what it is made of.
+fn assert_is_a_plain_checkout<'w>(world: &'w World, repositories: &[(&Path, &str)]) -> Reference<'w> {
+    let reference = Reference::check_out(&world.host, repositories);
     let point = world.mount(ALICE, "mega:/", "cold");
-    let found: Vec<_> = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| hashes(host, ALICE, &point))).collect();
-        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
-    });
-    for found in found {
-        assert_same(&found, &expected, "content");
-    }
-    let at_all = "names, types, modes, targets, sizes";
-    assert_same(&shape(host, ALICE, &point), &shape(host, 0, &reference), at_all);
-    assert_eq!(host.json(0, &["stats"])["origins"]["mega"]["failed"], 0);
-    expected
+    reference.assert_read_by_many(ALICE, &point);
+    assert_eq!(world.host.json(0, &["stats"])["origins"]["mega"]["failed"], 0);
+    reference
 }
 
 fn a_cold_mount_is_what_a_plain_checkout_is(kind: &str) {
-    let crates = format!(
-        "files=0
-        for crate in {}/*/; do
-            [ $(du -sk \"$crate\" | cut -f1) -le 3000 ] || continue
-            cp -R \"$crate\" . ; files=$((files + $(find \"$crate\" -type f | wc -l)))
-            [ $files -lt {ENOUGH_FILES} ] || break
-        done; find . -name .gitattributes -delete",
-        crates().display()
-    );
-    let ground = Ground::new(&format!("{crates}\n{ODD_THINGS}"));
+    let files = real_files(ENOUGH_FILES, LARGEST_CRATE_KIB);
+    let ground = Ground::new(&format!("{files}\n{ODD_THINGS}\n{MANY}"));
     commit_entry(&ground.mono, "odd", "160000", NOWHERE, "submodule");
     ground.server.push("main");
     ground.server.disorder(&["/", "/odd"]);
     let world = World::of(&lower(kind), ground);
-    check_out(&world.host, &world.ground.mono, "");
-    let expected = assert_is_the_reference(&world);
-    assert!(expected.len() > ENOUGH_FILES, "{} files", expected.len());
+    let reference = assert_is_a_plain_checkout(&world, &[(&world.ground.mono, "")]);
+    assert!(reference.files() > ENOUGH_FILES, "{} files", reference.files());
 
     // A large blob is asked for its size and for its content.
     let mut asked = BTreeMap::<_, usize>::new();
@@ -192,7 +127,7 @@ fn a_cold_mount_is_what_a_plain_checkout_is(kind: &str) {
     assert!(often.is_empty(), "{often:?}");
     let before = world.ground.server.seen().len();
     let bobs = world.mount(BOB, "mega:/", "warm");
-    assert_same(&hashes(&world.host, BOB, &bobs), &expected, "content for the second user");
+    reference.assert_content(BOB, &bobs);
     let later = &world.ground.server.seen()[before..];
     let blobs = later.iter().filter(|seen| seen.endpoint == Endpoint::FileBlob).count();
     assert_eq!(blobs, 0, "what one user read is there for the other");
@@ -201,18 +136,15 @@ fn a_cold_mount_is_what_a_plain_checkout_is(kind: &str) {
 fn repositories_inside_are_shown_as_they_are(kind: &str) {
     let ground =
         Ground::new("mkdir -p project third-party/plain; echo p > project/p; echo q > third-party/plain/q");
-    let import = ground.import("imp", &format!("{ODD_THINGS}\nmkdir inner; echo i > inner/i"));
+    let import = ground.import("imp", &format!("{ODD_THINGS}\n{MANY}\nmkdir inner; echo i > inner/i"));
     commit_entry(&import, "odd", "160000", NOWHERE, "submodule");
     ground.server.push_import("imp", "main");
     ground.server.disorder(&["/third-party"]);
     let second = ground.import("second", "mkdir s; echo s > s/s");
     let world = World::of(&lower(kind), ground);
-    for (repository, below) in
-        [(&world.ground.mono, ""), (&import, "/third-party/imp"), (&second, "/third-party/second")]
-    {
-        check_out(&world.host, repository, below);
-    }
-    assert_is_the_reference(&world);
+    let repositories: [(&Path, &str); 3] =
+        [(&world.ground.mono, ""), (&import, "third-party/imp"), (&second, "third-party/second")];
+    assert_is_a_plain_checkout(&world, &repositories);
     let inner = world.mount(ALICE, "mega:/third-party/imp/inner", "inner");
     world.assert_says(&inner, "cat i", "i\n", "a mount of a part of a repository inside");
 }
@@ -308,6 +240,63 @@ fn a_mount_stays_what_it_was_when_the_head_moves(kind: &str) {
     world.assert_says(&point, "cat a/deep/7", "old 7\n", "beside the new one");
 }
 
+/// Returns when all trees of a workspace have been fetched.
+fn until_pinned(host: &Host, id: &str) {
+    let begin = Instant::now();
+    loop {
+        let view = host.json(ALICE, &["info", id]);
+        if view["pinned"] == "yes" {
+            return;
+        }
+        assert!(view["pinned"] == "walking" && begin.elapsed() < support::PATIENCE, "{view}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn a_mount_of_the_top_outlives_the_head_it_was_and_the_daemon(kind: &str) {
+    let mut world = World::new(
+        kind,
+        "mkdir -p a/deep b; for n in $(seq 80); do echo old $n > a/deep/$n; echo old $n > b/$n; done; echo old > TOP",
+    );
+    let old = world.ground.server.head().to_string();
+    let point = world.host.point(ALICE, "ws");
+    let view = world.host.json(ALICE, &["mount", "mega:/", point.to_str().unwrap()]);
+    let id = view["id"].as_str().unwrap().to_owned();
+    until_pinned(&world.host, &id);
+    // Nothing of the old trees can be told from what is there now.
+    world
+        .ground
+        .push("rm -r a b TOP; mkdir a; for n in $(seq 80); do echo new > new$n; echo new > a/$n; done");
+    let all = "find . -type f | wc -l; cat TOP a/deep/7 b/80; echo mine >> b/9; tail -n 2 b/9";
+    let is_old = "161\nold\nold 7\nold 80\nold 9\nmine\n";
+
+    world.host.end(SIGTERM);
+    world.host.start();
+    world.assert_says(&point, all, is_old, "mounted over a restart");
+
+    world.host.json(ALICE, &["unmount", &id]);
+    world.host.end(SIGTERM);
+    world.host.start();
+    let view = world.host.json(ALICE, &["mount", "--workspace", &id]);
+    assert_eq!(view["commit"], old);
+    world.assert_says(&point, "cat TOP b/9", "old\nold 9\nmine\n", "mounted again after a restart");
+    until_pinned(&world.host, &id);
+
+    // Another one on that commit cannot be had any more, unless of a directory below.
+    let bobs = world.host.point(BOB, "ws-bob");
+    let spec = format!("mega:@{old}");
+    let output = world.host.ctl(BOB, &["mount", &spec, bobs.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let head = world.ground.server.head();
+    let why = format!(
+        "origin `mega` tells of `/` at its newest commit only, which is {head}: what it was at {old}"
+    );
+    assert!(said.contains(&why) && said.contains("try: mount a directory below `/`"), "{said}");
+    let below = world.mount(ALICE, &format!("mega:b@{old}"), "below");
+    world.assert_says(&below, "ls | wc -l; cat 9", "80\nold 9\n", "a directory of that commit");
+}
+
 fn twenty_readers_are_one_fetch(kind: &str) {
     const AT_ONCE: usize = 20;
     let world = World::new(kind, "echo small > small; head -c 3000000 /dev/urandom > large; echo x > x");
@@ -364,6 +353,11 @@ fn a_restart_without_the_server_serves_what_is_cached_on_both_lowers() {
 #[test]
 fn a_mount_stays_what_it_was_when_the_head_moves_on_both_lowers() {
     LOWERS.into_iter().for_each(a_mount_stays_what_it_was_when_the_head_moves);
+}
+
+#[test]
+fn a_mount_of_the_top_outlives_the_head_it_was_and_the_daemon_on_both_lowers() {
+    LOWERS.into_iter().for_each(a_mount_of_the_top_outlives_the_head_it_was_and_the_daemon);
 }
 
 #[test]

@@ -6,90 +6,33 @@
 
 mod support;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
+use std::{fs, path::PathBuf};
+
+use support::{
+    ALICE, BOB, Host, LOWERS, lower,
+    reference::{ODD_THINGS, Reference, real_files},
 };
 
-use support::{ALICE, BOB, Host, LOWERS, crates, lower};
-
-/// Readers released together on an empty cache.
-const READERS: usize = 8;
 /// A repository "of a few thousand files".
 const ENOUGH_FILES: usize = 4000;
 /// A crate with more than this is left out: bytes of bindings would only make the test long.
 const LARGEST_CRATE_KIB: usize = 4000;
 
-/// Everything a repository can hold that a mount might get wrong.
-const ODD_THINGS: &str = r#"
-    mkdir odd 'odd/a b' odd/%41 odd/deep many
-    printf x > 'odd/a b/c  d'; printf x > odd/%41/%2f%00; printf x > "$(printf 'odd/new\nline')"
-    printf x > "$(printf 'odd/\377\376 not UTF-8')"; printf x > "odd/$(printf 'n%.0s' $(seq 255))"
-    printf x > 'odd/-rf'; printf x > 'odd/*'; printf x > 'odd/back\slash'; printf x > odd/..., ; printf x > 'odd/"'
-    ln -s /etc/hostname odd/absolute; ln -s nowhere/at/all odd/dangling; ln -s 'a b' odd/relative; ln -s loop odd/loop
-    ln -s "$(printf 't%.0s' $(seq 4000))" odd/long-target
-    printf '#!/bin/sh\necho ran\n' > odd/run; chmod 755 odd/run; : > odd/empty; : > odd/empty-too
-    head -c 5242880 /dev/urandom > odd/random; head -c 65536 /dev/urandom > odd/inline; head -c 65537 /dev/urandom > odd/file
-    at=odd/deep; for level in $(seq 60); do at=$at/level-$level-of-a-deep-path; done; mkdir -p $at; printf deep > $at/end
-    seq 3000 | while read n; do echo $n > many/file-$n; done
-    git update-index --add --cacheinfo 160000,1234567890123456789012345678901234567890,odd/submodule
-"#;
-
-/// A host whose repository has crates' sources and [`ODD_THINGS`], and the reference in `<dir>/reference`.
+/// A host whose repository has crates' sources, [`ODD_THINGS`], a large directory and a submodule.
 fn host(kind: &str) -> Host {
     let script = format!(
         r#"
-        files=0
-        for crate in {crates}/*/; do
-            [ $(du -sk "$crate" | cut -f1) -le {LARGEST_CRATE_KIB} ] || continue
-            cp -R "$crate" . ; files=$((files + $(find "$crate" -type f | wc -l)))
-            [ $files -lt {ENOUGH_FILES} ] || break
-        done
-        # What they say about archives and line ends is for git; a mount shows the bytes that git holds.
-        find . -name .gitattributes -delete
+        {}
         {ODD_THINGS}
+        mkdir many; seq 3000 | while read n; do echo $n > many/file-$n; done
+        git update-index --add --cacheinfo 160000,1234567890123456789012345678901234567890,odd/submodule
         git add -A -f . && git commit -q -m first && git tag v1
         git checkout -q -b feature/x && echo branch > on-branch && git add -f on-branch && git commit -q -m second
         git checkout -q main
         "#,
-        crates = crates().display()
+        real_files(ENOUGH_FILES, LARGEST_CRATE_KIB)
     );
-    let host = Host::with_repo(&lower(kind), &script);
-    host.sh("mkdir reference && git -C repo -c tar.umask=0022 archive HEAD | tar -xp -C reference");
-    host
-}
-
-/// One NUL-ended line for each thing below `at`: path, type, mode, target, and size where it is one of content.
-fn shape(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
-    let script = format!(
-        "cd '{}' && find . -mindepth 1 \\( -type d -printf '%p %y %m\\0' -o -printf '%p %y %m %l %s\\0' \\)",
-        at.display()
-    );
-    lines(&host.try_sh_as(uid, &script))
-}
-
-fn lines(output: &std::process::Output) -> Vec<Vec<u8>> {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut lines: Vec<_> = output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
-    lines.sort();
-    lines
-}
-
-/// Hashes of all files below `at`, whose names are taken from the reference and read in random order.
-fn hashes(host: &Host, uid: u32, at: &Path) -> Vec<Vec<u8>> {
-    let names = host.path("names");
-    let script = format!("cd '{}' && shuf -z '{}' | xargs -0 sha256sum -z --", at.display(), names.display());
-    lines(&host.try_sh_as(uid, &script))
-}
-
-/// Both or the first difference.
-#[track_caller]
-fn assert_same(found: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
-    let differ = found.iter().zip(expected).find(|(found, expected)| found != expected);
-    if let Some((found, expected)) = differ {
-        panic!("{what}: {} instead of {}", found.escape_ascii(), expected.escape_ascii());
-    }
-    assert_eq!(found.len(), expected.len(), "{what}");
+    Host::with_repo(&lower(kind), &script)
 }
 
 /// Distinct objects of a kind that the tree of `HEAD` needs.
@@ -103,24 +46,10 @@ fn distinct(host: &Host, what: &str) -> u64 {
 
 fn a_cold_mount_is_what_a_plain_checkout_is(kind: &str) {
     let host = host(kind);
-    let reference = host.path("reference");
-    host.sh("cd reference && find . -type f -print0 > ../names");
+    let reference = Reference::check_out(&host, &[(&host.path("repo"), "")]);
+    assert!(reference.files() > ENOUGH_FILES + 3000, "{} files", reference.files());
     let (point, _) = host.mount(ALICE, "cold", &[]);
-    let expected = hashes(&host, 0, &reference);
-    assert!(expected.len() > ENOUGH_FILES + 3000, "{} files", expected.len());
-
-    let found: Vec<_> = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| hashes(&host, ALICE, &point))).collect();
-        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
-    });
-    for found in found {
-        assert_same(&found, &expected, "content");
-    }
-    assert_same(
-        &shape(&host, ALICE, &point),
-        &shape(&host, 0, &reference),
-        "names, types, modes, targets, sizes",
-    );
+    reference.assert_read_by_many(ALICE, &point);
 
     // An empty file and an empty tree are known without asking.
     let (trees, blobs) = (distinct(&host, "tree"), distinct(&host, "blob") - 1);
@@ -135,7 +64,7 @@ fn a_cold_mount_is_what_a_plain_checkout_is(kind: &str) {
 
     // Another user's mount of the same is served from the cache.
     let (bobs, _) = host.mount(BOB, "warm", &[]);
-    assert_same(&hashes(&host, BOB, &bobs), &expected, "content for the second user");
+    reference.assert_content(BOB, &bobs);
     assert_eq!(host.origin_counter("fetched"), trees + blobs);
 }
 

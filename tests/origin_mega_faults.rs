@@ -18,6 +18,7 @@ use mega_ground::Ground;
 use mega_server::{
     Endpoint, MegaServer,
     faults::{Act, Rule},
+    tunnel::{Manner, Tunnel},
 };
 use origin_fixture::name;
 use scorpio::{
@@ -325,22 +326,30 @@ async fn a_credential_goes_to_its_server_alone() {
     assert!(matches!(refused, Some(OpenError::InTheClear { .. })), "{refused:?}");
 }
 
-/// An authority, and a certificate of its for this host: `ca.pem`, `cert.pem`, `key.pem`.
+/// An authority, and a certificate of its for this host and [`INVALID`]: `ca.pem`, `cert.pem`, `key.pem`.
 const CERTIFICATES: &str = r#"
     new='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
     openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=authority -days 2
-    openssl req $new -keyout key.pem -out request.pem -subj /CN=mega -addext subjectAltName=IP:127.0.0.1
+    openssl req $new -keyout key.pem -out request.pem -subj /CN=mega -addext subjectAltName=IP:127.0.0.1,DNS:mega.invalid
     openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -out cert.pem -days 2 -copy_extensions copy
 "#;
+
+/// A host that no name server knows.
+const INVALID: &str = "mega.invalid";
+
+/// The ground's repository over https, with [`CERTIFICATES`] in the ground's directory.
+fn start_with_tls(ground: &Ground) -> MegaServer {
+    let dir = ground.dir.path();
+    let made = Command::new("sh").args(["-ec", CERTIFICATES]).current_dir(dir).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    MegaServer::start_with_tls(&ground.mono, &dir.join("cert.pem"), &dir.join("key.pem"))
+}
 
 #[tokio::test]
 async fn a_certificate_is_checked_against_the_configured_authority() {
     let ground = Ground::new(REPOSITORY);
     let at = |name: &str| ground.dir.path().join(name);
-    let made =
-        Command::new("sh").args(["-ec", CERTIFICATES]).current_dir(ground.dir.path()).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let server = MegaServer::start_with_tls(&ground.mono, &at("cert.pem"), &at("key.pem"));
+    let server = start_with_tls(&ground);
     server.restrict("/", &["good"]);
     let token = Token::new(&ground, "good");
     let origin = |ca_file: Option<&str>, host: &str| {
@@ -384,4 +393,71 @@ async fn the_configured_proxy_is_asked_and_no_other() {
     ground.server.forget();
     assert_eq!(all(&ground.origin(), &ground).await, [Comes::Right; 3]);
     assert!(ground.server.seen().iter().all(|seen| !seen.proxied));
+}
+
+#[tokio::test]
+async fn https_through_a_proxy_is_checked_and_sealed_as_without_one() {
+    let ground = Ground::new(REPOSITORY);
+    let server = start_with_tls(&ground);
+    server.restrict("/", &["good"]);
+    let token = Token::new(&ground, "good");
+    let tunnel = Tunnel::to(server.address()).await;
+    let origin = |ca_file: Option<&str>, host: &str| {
+        ground.origin_with(|options| {
+            options.url = format!("https://{host}");
+            options.proxy = Some(tunnel.url());
+            options.patience = PATIENCE;
+            options.ca_file = ca_file.map(|name| ground.dir.path().join(name));
+            options.credential = Some(Arc::new(FileCredential::new("mega-token", Some(token.path.clone()))));
+        })
+    };
+    let file = ground.want("dir/file");
+
+    // The proxy is told the host's name, which only it need know, and nothing else.
+    let well = origin(Some("ca.pem"), INVALID);
+    assert_eq!(all(&well, &ground).await, [Comes::Right; 3]);
+    let heads = tunnel.take_heads();
+    assert_eq!(heads.len(), 1, "one connection is used again: {heads:?}");
+    assert!(heads[0].starts_with("CONNECT mega.invalid:443 HTTP/1.1\r\n"), "{heads:?}");
+    assert!(!heads[0].contains("good") && !heads[0].to_lowercase().contains("authorization"), "{heads:?}");
+    let seen = server.seen();
+    let is_right = |seen: &mega_server::Seen| seen.token.as_deref() == Some("good") && !seen.proxied;
+    assert!(seen.len() == 3 && seen.iter().all(is_right), "{seen:?}");
+
+    // Whoever is at the other end of the tunnel must prove to be the server.
+    for (ca_file, host) in [(None, INVALID), (Some("ca.pem"), "other.invalid")] {
+        assert_eq!(blob(&origin(ca_file, host), &file).await, Comes::Unreachable, "{host}");
+        assert!(!tunnel.take_heads().is_empty(), "{host}: it was tried");
+    }
+    assert_eq!(server.seen().len(), 3, "no request, with its token, was sent");
+
+    // A proxy that does not do its work is an error in time, and heals.
+    for (manner, comes, asked) in [
+        (Manner::Refuse(407), Comes::Unreachable, 3),
+        (Manner::Refuse(502), Comes::Unreachable, 3),
+        (Manner::Cut, Comes::Unreachable, 3),
+        (Manner::Silent, Comes::TimedOut, 1),
+    ] {
+        tunnel.behave(manner);
+        let ill = origin(Some("ca.pem"), INVALID);
+        let begin = Instant::now();
+        assert_eq!(blob(&ill, &file).await, comes, "{manner:?}");
+        assert!(begin.elapsed() < PATIENCE + Duration::from_secs(2), "{manner:?}: {:?}", begin.elapsed());
+        assert_eq!(tunnel.take_heads().len(), asked, "{manner:?}");
+        assert_eq!(server.seen().len(), 3, "{manner:?}: no request goes round the proxy");
+        tunnel.behave(Manner::Open);
+        assert_eq!(blob(&ill, &file).await, Comes::Right, "{manner:?}: heals");
+        server.forget();
+        tunnel.take_heads();
+        assert_eq!(all(&ill, &ground).await, [Comes::Right; 3], "{manner:?}: heals");
+    }
+    // Without the proxy there is no way, also where there would be one.
+    let direct = origin(Some("ca.pem"), &server.address().to_string());
+    assert_eq!(blob(&direct, &file).await, Comes::Right);
+    drop(tunnel);
+    let (origin, connections) = (direct, server.connections());
+    server.stop();
+    server.resume();
+    assert_eq!(blob(&origin, &file).await, Comes::Unreachable);
+    assert_eq!(server.connections(), connections);
 }

@@ -8,7 +8,7 @@ use std::{
     fs,
     ops::{Deref, DerefMut},
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -53,6 +53,20 @@ fn host() -> Alone {
     Alone { host: Host::with_repo("", REPOSITORY), _guard: guard }
 }
 
+/// The same with a workspace of ALICE's: where it is, and its id.
+fn mounted() -> (Alone, PathBuf, String) {
+    let host = host();
+    let (at, id) = host.mount(ALICE, "w", &[]);
+    (host, at, id)
+}
+
+/// Unmounts a workspace of ALICE's and mounts it again.
+fn remount(host: &Host, at: &Path, id: &str) {
+    host.json(ALICE, &["unmount", at.to_str().unwrap()]);
+    assert_eq!(fs::read_dir(at).unwrap().count(), 0);
+    host.json(ALICE, &["mount", "--workspace", id]);
+}
+
 /// Runs a Python program as ALICE in `at`: system calls that a shell has no word for.
 #[track_caller]
 fn python(host: &Host, at: &Path, program: &str) -> String {
@@ -62,8 +76,7 @@ fn python(host: &Host, at: &Path, program: &str) -> String {
 
 #[test]
 fn bytes_are_gits_bytes() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let read = |name: &str| fs::read(at.join(name)).unwrap();
     assert_eq!(read("crlf"), b"a\r\nb\r\n");
     assert_eq!(read("lf.txt"), b"a\nb\n");
@@ -76,8 +89,7 @@ fn bytes_are_gits_bytes() {
 
 #[test]
 fn kinds_modes_and_owner_are_these() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let cases = [
         ("f", 0o100_644, 6),
         ("x", 0o100_755, 19),
@@ -101,8 +113,7 @@ fn kinds_modes_and_owner_are_these() {
 
 #[test]
 fn all_of_a_root_has_one_time_and_it_survives_a_restart() {
-    let mut host = host();
-    let (at, id) = host.mount(ALICE, "w", &[]);
+    let (mut host, at, id) = mounted();
     let times = |at: &Path| {
         ["f", "l", "d", "d/e/two", "sub"].map(|name| {
             let stat = fs::symlink_metadata(at.join(name)).unwrap();
@@ -127,8 +138,7 @@ fn all_of_a_root_has_one_time_and_it_survives_a_restart() {
 
 #[test]
 fn numbers_are_those_of_one_file_system() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     host.sh_as(ALICE, &format!("cd {} && echo more >> f && echo new > new", at.display()));
     let names = ["", "f", "x", "l", "d", "d/e", "d/e/two", "sub", "new", "same"];
     let stats = names.map(|name| fs::symlink_metadata(at.join(name)).unwrap());
@@ -142,8 +152,7 @@ fn numbers_are_those_of_one_file_system() {
 
 #[test]
 fn space_is_that_of_the_uppers_file_system() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let numbers = |path: &Path| {
         let stat = nix::sys::statvfs::statvfs(path).unwrap();
         (stat.blocks(), stat.files(), stat.name_max())
@@ -153,8 +162,7 @@ fn space_is_that_of_the_uppers_file_system() {
 
 #[test]
 fn what_a_local_file_system_can_do_works() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let said = python(
         &host,
         &at,
@@ -183,15 +191,12 @@ print(os.popen("./x").read(), end="")
 
 #[test]
 fn changes_survive_a_remount() {
-    let host = host();
-    let (at, id) = host.mount(ALICE, "w", &[]);
+    let (host, at, id) = mounted();
     host.sh_as(
         ALICE,
         &format!("cd {} && mv d D && rm l && rm -r sub && chmod 600 f && echo new > D/e/new", at.display()),
     );
-    host.json(ALICE, &["unmount", at.to_str().unwrap()]);
-    assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
-    host.json(ALICE, &["mount", "--workspace", &id]);
+    remount(&host, &at, &id);
     let list = host.sh_as(
         ALICE,
         &format!("cd {} && LC_ALL=C find . -type f | sort && cat D/e/two D/e/new", at.display()),
@@ -229,8 +234,7 @@ except OSError as error: print(errno.errorcode[error.errno])
 
 #[test]
 fn a_descriptor_follows_a_copy_up_and_a_mapping_does_not() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let said = python(
         &host,
         &at,
@@ -253,8 +257,7 @@ print(os.stat("x").st_mtime_ns == time, os.stat("same").st_mtime_ns == time, oct
 
 #[test]
 fn locks_hold_across_a_copy_up() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let said = python(
         &host,
         &at,
@@ -278,8 +281,7 @@ print(os.waitpid(child, 0)[1])
 
 #[test]
 fn watches_see_changes_of_files_that_are_copied_up() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let said = python(
         &host,
         &at,
@@ -301,8 +303,7 @@ print(sorted(seen))
 
 #[test]
 fn attributes_can_be_set_and_are_kept() {
-    let host = host();
-    let (at, id) = host.mount(ALICE, "w", &[]);
+    let (host, at, id) = mounted();
     let said = python(
         &host,
         &at,
@@ -315,8 +316,7 @@ os.setxattr("f", "user.a", b"1")
 "#,
     );
     assert_eq!(said, "True\nTrue\n");
-    host.json(ALICE, &["unmount", at.to_str().unwrap()]);
-    host.json(ALICE, &["mount", "--workspace", &id]);
+    remount(&host, &at, &id);
     let said = python(
         &host,
         &at,
@@ -349,8 +349,7 @@ fn ephemeral_and_read_only_are_what_they_say() {
 
 #[test]
 fn warm_means_that_the_daemon_is_not_asked() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     let walk = format!(
         "cd {} && find . -ls > /dev/null && find . -type f -exec cat {{}} + > /dev/null && ./x && readlink l && ! cat missing 2> /dev/null",
         at.display()
@@ -367,8 +366,7 @@ fn warm_means_that_the_daemon_is_not_asked() {
 
 #[test]
 fn what_is_written_never_passes_through_the_daemon() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     host.sh_as(
         ALICE,
         &format!(
@@ -406,8 +404,7 @@ fn what_is_written_never_passes_through_the_daemon() {
 
 #[test]
 fn an_origin_that_is_away_is_eio_and_nothing_is_remembered() {
-    let host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (host, at, _) = mounted();
     host.sh(&format!("cat {}/x && mv repo/.git repo/away", at.display()));
     let read = |name: &str| fs::read_to_string(at.join(name)).map_err(|error| error.raw_os_error());
     assert_eq!(read("x").unwrap().len(), 19, "what was read stays");
@@ -422,8 +419,7 @@ fn an_origin_that_is_away_is_eio_and_nothing_is_remembered() {
 
 #[test]
 fn a_restart_keeps_what_was_written_and_what_was_not() {
-    let mut host = host();
-    let (at, _) = host.mount(ALICE, "w", &[]);
+    let (mut host, at, _) = mounted();
     host.sh_as(ALICE, &format!("cd {} && echo new > new && rm same && cat f", at.display()));
     let written = fs::File::open(at.join("new")).unwrap();
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
@@ -440,8 +436,7 @@ fn a_restart_keeps_what_was_written_and_what_was_not() {
 
 #[test]
 fn a_workspace_with_changes_is_not_removed_unasked() {
-    let host = host();
-    let (at, id) = host.mount(ALICE, "w", &[]);
+    let (host, at, id) = mounted();
     host.sh_as(ALICE, &format!("echo new > {}/new", at.display()));
     assert_eq!(host.refused(ALICE, &["remove", &id]), (6, "UnsavedChanges".to_owned()));
     assert_eq!(fs::read_to_string(at.join("new")).unwrap(), "new\n");
@@ -452,8 +447,7 @@ fn a_workspace_with_changes_is_not_removed_unasked() {
 /// "Moving uppers to another file system" in `docs/OPERATIONS.md`.
 #[test]
 fn uppers_are_moved_as_operations_says() {
-    let mut host = host();
-    let (at, id) = host.mount(ALICE, "w", &[]);
+    let (mut host, at, id) = mounted();
     host.sh_as(ALICE, &format!("cd {} && echo new > new && mv d D && rm same && chmod 600 f", at.display()));
     host.end(Signal::SIGTERM);
     host.sh("mkdir -m 700 uppers && cp -a state/workspaces uppers/");

@@ -1,54 +1,19 @@
 //! A full disk under the cache: an error to whoever waits, nothing else, and gone when there is space again. Needs root.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // tests may, in their own functions too
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
+mod memory_origin;
 
-use async_trait::async_trait;
+use std::{fs, io::Write, path::Path};
+
 use bytes::Bytes;
+use memory_origin::{Home, Memory, want};
 use scorpio::{
     cache::{Cache, CacheOptions, Checker, Put},
-    origin::{BlobSize, FetchError, Hint, Origin, ResolveError, Snapshot, TreeBody, Want},
-    store::{ObjectStore, StoreLimits},
-    types::{ObjectKind, Oid, OriginName, RepoPath},
+    origin::FetchError,
+    store::StoreLimits,
+    types::{ObjectKind, Oid, OriginName},
 };
 use tempfile::TempDir;
-
-/// Blobs of one byte repeated; the id says which.
-struct Plain {
-    name: OriginName,
-    blobs: BTreeMap<Oid, Bytes>,
-}
-
-#[async_trait]
-impl Origin for Plain {
-    fn name(&self) -> &OriginName {
-        &self.name
-    }
-
-    async fn resolve(&self, _rev: Option<&str>, _path: &RepoPath) -> Result<Snapshot, ResolveError> {
-        unreachable!("the store never resolves")
-    }
-
-    async fn trees(&self, _wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
-        unreachable!("no trees here")
-    }
-
-    async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        wants.iter().map(|want| Ok(self.blobs[&want.oid].clone())).collect()
-    }
-
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
-        wants.iter().map(|want| Ok((self.blobs[&want.oid].len() as u64).into())).collect()
-    }
-
-    fn sizes_are_cheap(&self) -> bool {
-        true
-    }
-
-    fn trees_pass(&self) -> bool {
-        false
-    }
-}
 
 /// A small file system, unmounted at the end.
 struct Disk(TempDir);
@@ -94,25 +59,16 @@ fn blob(byte: u8, len: usize) -> (Oid, Bytes) {
 #[tokio::test]
 async fn a_full_disk_fails_what_cannot_be_kept_and_heals() {
     let disk = Disk::new(16 << 20);
-    let name: OriginName = "plain".parse().unwrap();
+    let origin = Memory::new("memory");
+    let name = &origin.name;
     let small: Vec<_> = (0..40).map(|byte| blob(byte, 60_000)).collect();
     let large = blob(100, 1 << 20);
-    let origin = Plain { name: name.clone(), blobs: small.iter().cloned().chain([large.clone()]).collect() };
-    let cache = Cache::open(CacheOptions {
-        dir: disk.path().join("cache"),
-        map_bytes: 1 << 30,
-        inline_max_bytes: 64 << 10,
-        boot_id: "boot".into(),
-        checker: None,
-    })
-    .unwrap();
-    let dynamic: Arc<dyn Origin> = Arc::new(origin);
+    for (_, content) in small.iter().chain([&large]) {
+        origin.blob(content);
+    }
     let limits = StoreLimits { flight_bytes: 64 << 20, batch: 100 };
-    let store = ObjectStore::new(cache, BTreeMap::from([(name.clone(), dynamic)]), disk.path(), limits);
-    let fetch = async |oid: Oid| {
-        let hint = Hint { commit: Oid::EMPTY_TREE, path: RepoPath::root() };
-        store.fetch_blob(&name, Want { oid, hint }).await
-    };
+    let store = memory_origin::store(Home::of(disk.path()), &[&origin], limits);
+    let fetch = async |oid: Oid| store.fetch_blob(name, want(oid)).await;
     let not_stored = |result: &Result<(), FetchError>| matches!(result, Err(FetchError::NotStored { .. }));
 
     fetch(small[0].0).await.unwrap();
@@ -123,7 +79,7 @@ async fn a_full_disk_fails_what_cannot_be_kept_and_heals() {
         let mut failed = 0;
         for (oid, content) in &small[1..] {
             let result = fetch(*oid).await;
-            let read = store.cached_blob(&name, *oid, 0, u32::MAX).unwrap();
+            let read = store.cached_blob(name, *oid, 0, u32::MAX).unwrap();
             match result {
                 Ok(()) => assert_eq!(read.as_ref(), Some(content)),
                 refused => {
@@ -134,15 +90,15 @@ async fn a_full_disk_fails_what_cannot_be_kept_and_heals() {
             }
         }
         assert!(failed > 30, "only {failed} did not fit");
-        assert_eq!(store.cached_blob(&name, small[0].0, 0, u32::MAX).unwrap(), Some(small[0].1.clone()));
+        assert_eq!(store.cached_blob(name, small[0].0, 0, u32::MAX).unwrap(), Some(small[0].1.clone()));
         assert_eq!(fs::read_dir(disk.path().join("cache/objects/tmp")).unwrap().count(), 0);
         disk.free();
     }
     fetch(large.0).await.unwrap();
-    assert_eq!(store.cached_blob(&name, large.0, 0, u32::MAX).unwrap(), Some(large.1));
+    assert_eq!(store.cached_blob(name, large.0, 0, u32::MAX).unwrap(), Some(large.1));
     for (oid, content) in small {
         fetch(oid).await.unwrap();
-        assert_eq!(store.cached_blob(&name, oid, 0, u32::MAX).unwrap(), Some(content));
+        assert_eq!(store.cached_blob(name, oid, 0, u32::MAX).unwrap(), Some(content));
     }
 }
 

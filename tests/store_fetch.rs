@@ -1,173 +1,26 @@
 //! Promises of the store, over a real cache and an origin that counts, hangs and lies on demand.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // tests may, in their own functions too
 
+mod memory_origin;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use memory_origin::{Fault, Home, Memory, until, want};
 use scorpio::{
-    cache::{Cache, CacheError, CacheOptions, Checker},
-    origin::{BlobSize, FetchError, Hint, Origin, ResolveError, Snapshot, TreeBody, Want},
+    cache::CacheError,
+    origin::{BlobSize, FetchError},
     store::{FetchStats, ObjectStore, StoreLimits},
-    types::{ObjectKind, Oid, OriginName, RepoPath},
+    types::{ObjectKind, Oid, OriginName},
 };
 use tempfile::TempDir;
-use tokio::sync::{Barrier, Notify, Semaphore};
+use tokio::sync::Barrier;
 
 const MIB: usize = 1 << 20;
-
-/// What is wrong with the origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    None,
-    Absent,
-    Unreachable,
-    WrongBytes,
-    Truncated,
-    NoAnswers,
-    TooManyAnswers,
-    Panic,
-}
-
-/// An origin in memory.
-struct Memory {
-    name: OriginName,
-    objects: HashMap<Oid, Bytes>,
-    fault: Mutex<Fault>,
-    /// Sizes it gives instead of the true ones.
-    false_sizes: Mutex<HashMap<Oid, u64>>,
-    /// Requests that name one of these never end.
-    hanging: Mutex<HashSet<Oid>>,
-    /// Requests wait here for a permit while it is `Some`.
-    gate: Mutex<Option<Arc<Semaphore>>>,
-    /// Told of each request that arrives.
-    arrived: Notify,
-    /// Every batch, in order.
-    asked: Mutex<Vec<Vec<Oid>>>,
-    cheap_sizes: AtomicBool,
-    /// Sizes come with what it takes for the content.
-    sends_content: AtomicBool,
-    under_way: AtomicUsize,
-    most_under_way: AtomicUsize,
-}
-
-impl Memory {
-    fn new(bodies: impl IntoIterator<Item = (ObjectKind, Bytes)>) -> Arc<Memory> {
-        let named = |(kind, body): (ObjectKind, Bytes)| (Oid::of(kind, &body).unwrap(), body);
-        Arc::new(Memory {
-            name: origin(),
-            objects: bodies.into_iter().map(named).collect(),
-            fault: Mutex::new(Fault::None),
-            false_sizes: Mutex::default(),
-            hanging: Mutex::default(),
-            gate: Mutex::default(),
-            arrived: Notify::new(),
-            asked: Mutex::default(),
-            cheap_sizes: AtomicBool::new(false),
-            sends_content: AtomicBool::new(false),
-            under_way: AtomicUsize::new(0),
-            most_under_way: AtomicUsize::new(0),
-        })
-    }
-
-    fn set(&self, fault: Fault) {
-        *self.fault.lock().unwrap() = fault;
-    }
-
-    fn close(&self) -> Arc<Semaphore> {
-        let gate = Arc::new(Semaphore::new(0));
-        *self.gate.lock().unwrap() = Some(gate.clone());
-        gate
-    }
-
-    fn asked(&self) -> Vec<Vec<Oid>> {
-        self.asked.lock().unwrap().clone()
-    }
-
-    async fn answer(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        self.asked.lock().unwrap().push(wants.iter().map(|want| want.oid).collect());
-        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_under_way.fetch_max(now, Ordering::SeqCst);
-        self.arrived.notify_one();
-        let hangs = wants.iter().any(|want| self.hanging.lock().unwrap().contains(&want.oid));
-        if hangs {
-            std::future::pending::<()>().await;
-        }
-        let gate = self.gate.lock().unwrap().clone();
-        if let Some(gate) = gate {
-            gate.acquire().await.unwrap().forget();
-        }
-        self.under_way.fetch_sub(1, Ordering::SeqCst);
-        let fault = *self.fault.lock().unwrap();
-        let mut answers: Vec<_> = wants.iter().map(|want| self.answer_one(want, fault)).collect();
-        match fault {
-            Fault::NoAnswers => answers.clear(),
-            Fault::TooManyAnswers => answers.push(Ok(Bytes::new())),
-            _ => {}
-        }
-        answers
-    }
-
-    fn answer_one(&self, want: &Want, fault: Fault) -> Result<Bytes, FetchError> {
-        let (origin, oid) = (self.name.clone(), want.oid);
-        match (fault, self.objects.get(&oid)) {
-            (Fault::Absent, _) | (_, None) => Err(FetchError::Absent { origin, oid }),
-            (Fault::Unreachable, _) => Err(FetchError::Unreachable { origin, reason: "refused".into() }),
-            (Fault::WrongBytes, Some(body)) => Ok([b"x", body.as_ref()].concat().into()),
-            (Fault::Truncated, Some(body)) => Ok(body.slice(..body.len() / 2)),
-            (Fault::Panic, _) => panic!("asked to"),
-            (_, Some(body)) => Ok(body.clone()),
-        }
-    }
-}
-
-#[async_trait]
-impl Origin for Memory {
-    fn name(&self) -> &OriginName {
-        &self.name
-    }
-
-    async fn resolve(&self, _rev: Option<&str>, _path: &RepoPath) -> Result<Snapshot, ResolveError> {
-        unreachable!("the store never resolves")
-    }
-
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
-        self.answer(wants).await.into_iter().map(|body| body.map(TreeBody::from)).collect()
-    }
-
-    async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        self.answer(wants).await
-    }
-
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
-        let said = self.false_sizes.lock().unwrap().clone();
-        let mut sizes = Vec::new();
-        for (index, body) in self.answer(wants).await.into_iter().enumerate() {
-            let told = wants.get(index).and_then(|want| said.get(&want.oid)).copied();
-            sizes.push(body.map(|body| BlobSize {
-                bytes: told.unwrap_or(body.len() as u64),
-                content: Some(body).filter(|_| self.sends_content.load(Ordering::SeqCst)),
-            }));
-        }
-        sizes
-    }
-
-    fn sizes_are_cheap(&self) -> bool {
-        self.cheap_sizes.load(Ordering::SeqCst)
-    }
-
-    fn trees_pass(&self) -> bool {
-        false
-    }
-}
 
 struct World {
     dir: TempDir,
@@ -183,30 +36,21 @@ fn world(bodies: impl IntoIterator<Item = (ObjectKind, Bytes)>) -> World {
 
 fn world_with(bodies: impl IntoIterator<Item = (ObjectKind, Bytes)>, limits: StoreLimits) -> World {
     let dir = TempDir::new().unwrap();
-    let origin = Memory::new(bodies);
-    let store = store(&dir, "boot", &origin, limits);
+    let origin = Memory::new("memory");
+    for (kind, body) in bodies {
+        origin.put(kind, body);
+    }
+    let store = memory_origin::store(Home::of(dir.path()), &[&origin], limits);
     World { dir, origin, store }
 }
 
-fn store(dir: &TempDir, boot_id: &str, origin: &Arc<Memory>, limits: StoreLimits) -> ObjectStore {
-    let options = CacheOptions {
-        dir: dir.path().join("cache"),
-        map_bytes: 1 << 30,
-        inline_max_bytes: 64 << 10,
-        boot_id: boot_id.into(),
-        checker: Some(Checker::new("/bin/true", [])),
-    };
-    let dynamic: Arc<dyn Origin> = origin.clone();
-    let origins = BTreeMap::from([(origin.name.clone(), dynamic)]);
-    ObjectStore::new(Cache::open(options).unwrap(), origins, &dir.path().join("state"), limits)
+/// The same directory and origin after a reboot.
+fn next_boot(dir: &TempDir, origin: &Arc<Memory>) -> ObjectStore {
+    memory_origin::store(Home { boot_id: "next boot", ..Home::of(dir.path()) }, &[origin], LIMITS)
 }
 
 fn origin() -> OriginName {
     "memory".parse().unwrap()
-}
-
-fn want(oid: Oid) -> Want {
-    Want { oid, hint: Hint { commit: Oid::EMPTY_TREE, path: RepoPath::root() } }
 }
 
 fn content(seed: u8, len: usize) -> Bytes {
@@ -229,16 +73,6 @@ fn mismatch(result: &Result<(), FetchError>) -> bool {
 
 fn unreachable(result: &Result<(), FetchError>) -> bool {
     matches!(result, Err(FetchError::Unreachable { .. }))
-}
-
-/// Waits, within a bound, for what happens in the background.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(20), async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 #[tokio::test]
@@ -447,7 +281,7 @@ async fn sizes_come_in_batches_with_the_wanted_one_apart() {
 async fn the_wanted_size_is_there_while_a_sibling_hangs() {
     let blobs: Vec<_> = (0..4).map(|seed| blob(seed, 100)).collect();
     let world = world(blobs.iter().map(|(_, body)| body.clone()));
-    world.origin.hanging.lock().unwrap().insert(blobs[1].0);
+    world.origin.hang(blobs[1].0);
     let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
     let name = origin();
     let first = world.store.fetch_sizes(&name, wants.clone(), 0);
@@ -464,7 +298,7 @@ async fn a_size_whose_siblings_take_long_is_asked_for_alone_where_sizes_are_dear
     let blobs: Vec<_> = (0..4).map(|seed| blob(seed, 100 + usize::from(seed))).collect();
     let world = world(blobs.iter().map(|(_, body)| body.clone()));
     let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
-    world.origin.hanging.lock().unwrap().insert(blobs[3].0);
+    world.origin.hang(blobs[3].0);
     world.store.fetch_sizes(&origin(), wants.clone(), 0).await.unwrap();
     until("the siblings' batch", || world.origin.asked().len() == 2).await;
     let origin = origin();
@@ -492,7 +326,7 @@ async fn content_that_comes_with_a_size_is_verified_and_kept() {
     world.origin.set(Fault::WrongBytes);
     assert!(mismatch(&sizes(1).await), "wrong content");
     world.origin.set(Fault::None);
-    world.origin.false_sizes.lock().unwrap().insert(blobs[2].0, 99);
+    world.origin.tell(blobs[2].0, BlobSize { bytes: 99, content: Some(blobs[2].1.1.clone()) });
     assert!(mismatch(&sizes(2).await), "a size that is not the content's");
     for (oid, _) in &blobs[1..] {
         assert_eq!(world.store.cached_size(&origin(), *oid).unwrap(), None);
@@ -520,7 +354,7 @@ async fn a_cheap_size_does_not_wait_for_a_sibling_that_hangs() {
     let world = world(blobs.iter().map(|(_, body)| body.clone()));
     world.origin.cheap_sizes.store(true, Ordering::SeqCst);
     let [first, hanging, third] = [0, 1, 2].map(|index: usize| blobs[index].0);
-    world.origin.hanging.lock().unwrap().insert(hanging);
+    world.origin.hang(hanging);
     let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
     let ask = |index| {
         let (store, wants) = (world.store.clone(), wants.clone());
@@ -558,7 +392,7 @@ async fn a_size_that_does_not_come_fails_that_name_only() {
 async fn impossible_sizes_and_miscounted_answers_are_refused() {
     let (oid, body) = blob(1, 100);
     let world = world([body]);
-    world.origin.false_sizes.lock().unwrap().insert(oid, u64::MAX);
+    world.origin.tell(oid, u64::MAX);
     assert!(mismatch(&world.store.fetch_sizes(&origin(), vec![want(oid)], 0).await));
     for fault in [Fault::NoAnswers, Fault::TooManyAnswers, Fault::Panic] {
         world.origin.set(fault);
@@ -572,7 +406,7 @@ async fn impossible_sizes_and_miscounted_answers_are_refused() {
 async fn a_blob_that_disagrees_with_its_size_fails_instead_of_being_cut() {
     let (oid, body) = blob(1, 100);
     let world = world([body.clone()]);
-    world.origin.false_sizes.lock().unwrap().insert(oid, 90);
+    world.origin.tell(oid, 90);
     world.store.fetch_sizes(&origin(), vec![want(oid)], 0).await.unwrap();
     assert_eq!(world.store.cached_size(&origin(), oid).unwrap(), Some(90));
     for _ in 0..2 {
@@ -584,7 +418,7 @@ async fn a_blob_that_disagrees_with_its_size_fails_instead_of_being_cut() {
     assert_eq!(world.origin.asked().len(), 2, "it is here, and not fetched again");
     let World { dir, origin: source, store: first } = world;
     drop(first);
-    let store = store(&dir, "next boot", &source, LIMITS);
+    let store = next_boot(&dir, &source);
     assert_eq!(store.cached_blob(&origin(), oid, 0, 100).unwrap(), Some(body.1));
 }
 
@@ -594,7 +428,7 @@ async fn a_file_of_another_boot_is_looked_at_and_not_fetched() {
     let World { dir, origin: source, store: first } = world([body.clone()]);
     first.fetch_blob(&origin(), want(oid)).await.unwrap();
     drop(first);
-    let store = store(&dir, "next boot", &source, LIMITS);
+    let store = next_boot(&dir, &source);
     assert_eq!(store.cached_blob(&origin(), oid, 0, 1).unwrap(), None, "unchecked content is not served");
     source.set(Fault::Unreachable);
     store.fetch_blob(&origin(), want(oid)).await.unwrap();

@@ -3,176 +3,32 @@
 
 #![allow(clippy::unwrap_used)] // a test that fails panics
 
+mod memory_origin;
+
 use std::{
-    collections::{BTreeMap, HashMap},
     fs,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, atomic::Ordering},
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use memory_origin::{Fault, Home, Memory, until, want};
 use scorpio::{
-    cache::{Cache, CacheOptions},
-    origin::{BlobSize, FetchError, Hint, Origin, ResolveError, Snapshot, TreeBody, Want},
+    origin::{BlobSize, FetchError, Snapshot},
     store::{FetchStats, ObjectStore, Pinned, Pinning, StoreLimits},
-    types::{ObjectKind, Oid, OriginName, RepoPath},
+    types::{Oid, OriginName},
 };
 use tempfile::TempDir;
-use tokio::sync::{Notify, Semaphore};
-
-/// An origin in memory.
-struct Memory {
-    name: OriginName,
-    objects: Mutex<HashMap<Oid, Bytes>>,
-    /// Ids that stand for trees of other ids.
-    boundaries: Mutex<HashMap<Oid, Oid>>,
-    /// What it says instead of the truth with a size.
-    told: Mutex<HashMap<Oid, BlobSize>>,
-    with_content: AtomicBool,
-    passing: AtomicBool,
-    away: AtomicBool,
-    asked: Mutex<Vec<(Oid, String)>>,
-    gate: Mutex<Option<Arc<Semaphore>>>,
-    arrived: Notify,
-}
-
-impl Memory {
-    fn new(name: &str) -> Arc<Memory> {
-        Arc::new(Memory {
-            name: name.parse().unwrap(),
-            objects: Mutex::default(),
-            boundaries: Mutex::default(),
-            told: Mutex::default(),
-            with_content: AtomicBool::new(false),
-            passing: AtomicBool::new(false),
-            away: AtomicBool::new(false),
-            asked: Mutex::default(),
-            gate: Mutex::default(),
-            arrived: Notify::new(),
-        })
-    }
-
-    fn put(&self, kind: ObjectKind, body: impl Into<Bytes>) -> Oid {
-        let body = body.into();
-        let oid = Oid::of(kind, &body).unwrap();
-        self.objects.lock().unwrap().insert(oid, body);
-        oid
-    }
-
-    fn blob(&self, content: &str) -> Oid {
-        self.put(ObjectKind::Blob, content.as_bytes().to_vec())
-    }
-
-    /// A tree of directories and, if there are none, of a file.
-    fn tree(&self, dirs: &[(&str, Oid)]) -> Oid {
-        let dir = |(name, oid): &(&str, Oid)| [format!("40000 {name}\0").as_bytes(), oid.as_bytes()].concat();
-        let file = [b"100644 file\0".as_slice(), &[u8::try_from(dirs.len()).unwrap(); 20]].concat();
-        self.put(ObjectKind::Tree, dirs.iter().flat_map(dir).chain(file).collect::<Vec<_>>())
-    }
-
-    /// From now on `oid` stands for `tree`.
-    fn stands_for(&self, oid: Oid, tree: Oid) {
-        self.boundaries.lock().unwrap().insert(oid, tree);
-    }
-
-    fn forget(&self, oid: Oid) {
-        self.objects.lock().unwrap().remove(&oid);
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.lock().unwrap().len()
-    }
-
-    async fn get(&self, want: &Want) -> Result<Bytes, FetchError> {
-        self.asked.lock().unwrap().push((want.oid, want.hint.path.to_string()));
-        self.arrived.notify_one();
-        let gate = self.gate.lock().unwrap().clone();
-        if let Some(gate) = gate {
-            gate.acquire().await.unwrap().forget();
-        }
-        if self.away.load(Ordering::SeqCst) {
-            return Err(FetchError::Unreachable { origin: self.name.clone(), reason: "away".into() });
-        }
-        let tree = self.boundaries.lock().unwrap().get(&want.oid).copied();
-        let found = self.objects.lock().unwrap().get(&tree.unwrap_or(want.oid)).cloned();
-        found.ok_or_else(|| match self.passing.load(Ordering::SeqCst) {
-            true => {
-                FetchError::Moved { origin: self.name.clone(), oid: want.oid, path: want.hint.path.clone() }
-            }
-            false => FetchError::Absent { origin: self.name.clone(), oid: want.oid },
-        })
-    }
-}
-
-#[async_trait]
-impl Origin for Memory {
-    fn name(&self) -> &OriginName {
-        &self.name
-    }
-
-    async fn resolve(&self, _rev: Option<&str>, _path: &RepoPath) -> Result<Snapshot, ResolveError> {
-        unreachable!("the store never resolves")
-    }
-
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
-        let mut trees = Vec::new();
-        for want in wants {
-            let boundary = self.boundaries.lock().unwrap().get(&want.oid).copied();
-            trees.push(self.get(want).await.map(|body| TreeBody { body, boundary }));
-        }
-        trees
-    }
-
-    async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        futures_util::future::join_all(wants.iter().map(|want| self.get(want))).await
-    }
-
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
-        let bodies = self.blobs(wants).await;
-        let with_content = self.with_content.load(Ordering::SeqCst);
-        let size = |(want, body): (&Want, Result<Bytes, FetchError>)| {
-            let told = self.told.lock().unwrap().get(&want.oid).cloned();
-            let truth =
-                |body: Bytes| BlobSize { bytes: body.len() as u64, content: with_content.then_some(body) };
-            body.map(|body| told.unwrap_or_else(|| truth(body)))
-        };
-        wants.iter().zip(bodies).map(size).collect()
-    }
-
-    fn sizes_are_cheap(&self) -> bool {
-        false
-    }
-
-    fn trees_pass(&self) -> bool {
-        self.passing.load(Ordering::SeqCst)
-    }
-}
 
 fn store_in(dir: &Path, cache: &str, origins: &[&Arc<Memory>]) -> ObjectStore {
-    let options = CacheOptions {
-        dir: dir.join(cache),
-        map_bytes: 256 << 20,
-        inline_max_bytes: 64 << 10,
-        boot_id: "boot".into(),
-        checker: None,
-    };
-    let dynamic = |origin: &&Arc<Memory>| (origin.name.clone(), Arc::clone(origin) as Arc<dyn Origin>);
-    let origins: BTreeMap<OriginName, Arc<dyn Origin>> = origins.iter().map(dynamic).collect();
     let limits = StoreLimits { flight_bytes: 64 << 20, batch: 100 };
-    ObjectStore::new(Cache::open(options).unwrap(), origins, &dir.join("state"), limits)
+    memory_origin::store(Home { cache, ..Home::of(dir) }, origins, limits)
 }
 
-fn want(oid: Oid) -> Want {
-    want_at(oid, "some/where")
-}
-
-fn want_at(oid: Oid, path: &str) -> Want {
-    Want { oid, hint: Hint { commit: Oid::EMPTY_TREE, path: path.parse().unwrap() } }
+/// A tree of directories and a file.
+fn tree_of(origin: &Memory, dirs: &[(&str, Oid)]) -> Oid {
+    let mut entries: Vec<_> = dirs.iter().map(|(name, oid)| ("40000", *name, *oid)).collect();
+    entries.push(("100644", "file", some_id(u8::try_from(dirs.len()).unwrap())));
+    origin.tree(&entries)
 }
 
 fn some_id(byte: u8) -> Oid {
@@ -217,17 +73,17 @@ async fn what_one_origin_delivered_is_to_another_like_what_exists_nowhere() {
     let (_dir, alices, bobs, store) = two();
     let large = "large ".repeat(50_000);
     let (small, large) = (alices.blob("alice's own"), alices.blob(&large));
-    let (tree, sized) = (alices.tree(&[]), alices.blob("only its size is known"));
+    let (tree, sized) = (tree_of(&alices, &[]), alices.blob("only its size is known"));
     store.fetch_tree(&alices.name, want(tree)).await.unwrap();
     store.fetch_blob(&alices.name, want(small)).await.unwrap();
     store.fetch_blob(&alices.name, want(large)).await.unwrap();
     store.fetch_sizes(&alices.name, vec![want(sized)], 0).await.unwrap();
-    let asked = alices.asked();
+    let asked = alices.wanted().len();
     let nowhere = all_that_is_told(&store, &bobs.name, some_id(0xbb)).await;
     for oid in [small, large, tree, sized] {
         assert_eq!(all_that_is_told(&store, &bobs.name, oid).await, nowhere, "{oid}");
     }
-    assert_eq!(alices.asked(), asked, "alice's origin is never asked for bob");
+    assert_eq!(alices.wanted().len(), asked, "alice's origin is never asked for bob");
 
     // Once his own origin has it, it is his.
     let held = store.cache_stats().unwrap();
@@ -244,7 +100,7 @@ async fn a_size_told_by_one_origin_disputes_nothing_for_another() {
     let (_dir, alices, bobs, store) = two();
     let oid = alices.blob("eleven byte");
     bobs.blob("eleven byte");
-    bobs.told.lock().unwrap().insert(oid, 5.into());
+    bobs.tell(oid, 5);
     store.fetch_sizes(&bobs.name, vec![want(oid)], 0).await.unwrap();
     store.fetch_blob(&alices.name, want(oid)).await.unwrap();
     assert_eq!(store.cached_size(&alices.name, oid).unwrap(), Some(11));
@@ -261,12 +117,11 @@ fn moved(result: &Result<(), FetchError>) -> bool {
 #[tokio::test]
 async fn the_first_tree_behind_a_boundary_stays_the_one() {
     let (dir, mega, _, store) = two();
-    let (placeholder, first) = (some_id(0xaa), mega.tree(&[]));
-    let second = mega.tree(&[("newer", first)]);
+    let (placeholder, first) = (some_id(0xaa), tree_of(&mega, &[]));
+    let second = tree_of(&mega, &[("newer", first)]);
     mega.stands_for(placeholder, first);
     assert_eq!(store.stands_for(&mega.name, placeholder), placeholder, "nothing is known yet");
-    let gate = Arc::new(Semaphore::new(0));
-    *mega.gate.lock().unwrap() = Some(gate.clone());
+    let gate = mega.close();
     let callers: Vec<_> = (0..20)
         .map(|_| {
             let (store, name) = (store.clone(), mega.name.clone());
@@ -278,8 +133,8 @@ async fn the_first_tree_behind_a_boundary_stays_the_one() {
     for caller in callers {
         caller.await.unwrap().unwrap();
     }
-    assert_eq!(mega.asked(), 1);
-    let body = mega.objects.lock().unwrap()[&first].clone();
+    assert_eq!(mega.wanted().len(), 1);
+    let body = mega.body(first);
     assert_eq!(store.stands_for(&mega.name, placeholder), first);
     for oid in [placeholder, first] {
         assert_eq!(store.cached_tree(&mega.name, oid).unwrap().as_ref(), Some(&body));
@@ -288,7 +143,7 @@ async fn the_first_tree_behind_a_boundary_stays_the_one() {
     // While it is here, nobody asks; when the cache is lost, only the same tree will do.
     mega.stands_for(placeholder, second);
     store.fetch_tree(&mega.name, want(placeholder)).await.unwrap();
-    assert_eq!(mega.asked(), 1);
+    assert_eq!(mega.wanted().len(), 1);
     drop(store);
     let store = store_in(dir.path(), "another-cache", &[&mega]);
     assert_eq!(store.stands_for(&mega.name, placeholder), first);
@@ -299,7 +154,7 @@ async fn the_first_tree_behind_a_boundary_stays_the_one() {
         moved(&store.fetch_tree(&mega.name, want(first)).await),
         "a mount asks for the tree it stands on"
     );
-    mega.boundaries.lock().unwrap().clear();
+    mega.stands_for(first, first);
     mega.stands_for(placeholder, first);
     store.fetch_tree(&mega.name, want(placeholder)).await.unwrap();
     assert_eq!(store.cached_tree(&mega.name, placeholder).unwrap(), Some(body));
@@ -308,10 +163,9 @@ async fn the_first_tree_behind_a_boundary_stays_the_one() {
 #[tokio::test]
 async fn a_boundary_is_only_what_has_the_id_it_was_said_to_have() {
     let (dir, mega, other, store) = two();
-    let (placeholder, tree) = (some_id(0xaa), mega.tree(&[]));
+    let (placeholder, tree) = (some_id(0xaa), tree_of(&mega, &[]));
     mega.stands_for(placeholder, some_id(0xbb));
-    let body = mega.objects.lock().unwrap()[&tree].clone();
-    mega.objects.lock().unwrap().insert(some_id(0xbb), body);
+    mega.put_as(some_id(0xbb), mega.body(tree));
     let result = store.fetch_tree(&mega.name, want(placeholder)).await;
     assert!(matches!(result, Err(FetchError::Mismatch { .. })), "{result:?}");
     assert_eq!(store.stands_for(&mega.name, placeholder), placeholder);
@@ -330,7 +184,7 @@ async fn a_boundary_is_only_what_has_the_id_it_was_said_to_have() {
     let store = store_in(dir.path(), "another-cache", &[&mega]);
     let result = store.fetch_tree(&mega.name, want(placeholder)).await;
     assert!(matches!(&result, Err(FetchError::NotStored { .. })), "{result:?}");
-    let plain = mega.tree(&[("plain", tree)]);
+    let plain = tree_of(&mega, &[("plain", tree)]);
     store.fetch_tree(&mega.name, want(plain)).await.unwrap();
     assert_eq!(fs::read(&record).unwrap(), b"rot");
 }
@@ -339,11 +193,10 @@ async fn a_boundary_is_only_what_has_the_id_it_was_said_to_have() {
 async fn content_that_came_with_its_size_is_kept_and_wrong_content_is_not() {
     let (_dir, mega, _, store) = two();
     let blobs: Vec<Oid> = ["one", "two", "three"].map(|content| mega.blob(content)).into();
-    mega.with_content.store(true, Ordering::SeqCst);
+    mega.sends_content.store(true, Ordering::SeqCst);
     let lies = [(blobs[0], "ONE", 3), (blobs[1], "two", 4)];
     for (oid, content, bytes) in lies {
-        let told = BlobSize { bytes, content: Some(content.into()) };
-        mega.told.lock().unwrap().insert(oid, told);
+        mega.tell(oid, BlobSize { bytes, content: Some(content.into()) });
     }
     for (index, oid) in blobs.iter().enumerate() {
         let result = store.fetch_sizes(&mega.name, blobs.iter().map(|oid| want(*oid)).collect(), index).await;
@@ -356,9 +209,9 @@ async fn content_that_came_with_its_size_is_kept_and_wrong_content_is_not() {
             }
         }
     }
-    let asked = mega.asked();
+    let asked = mega.wanted().len();
     store.fetch_blob(&mega.name, want(blobs[2])).await.unwrap();
-    assert_eq!(mega.asked(), asked, "it came with its size");
+    assert_eq!(mega.wanted().len(), asked, "it came with its size");
     let stats = store.fetch_stats()[&mega.name];
     assert_eq!((stats.fetched, stats.bytes), (0, 5));
 }
@@ -367,34 +220,24 @@ async fn content_that_came_with_its_size_is_kept_and_wrong_content_is_not() {
 async fn dear_sizes_come_in_small_batches() {
     let (_dir, mega, _, store) = two();
     let blobs: Vec<Oid> = (0..40).map(|number| mega.blob(&format!("blob {number}"))).collect();
-    let gate = Arc::new(Semaphore::new(1));
-    *mega.gate.lock().unwrap() = Some(gate.clone());
+    let gate = mega.close();
+    gate.add_permits(1);
     store.fetch_sizes(&mega.name, blobs.iter().map(|oid| want(*oid)).collect(), 5).await.unwrap();
-    until("the first batch is under way", || mega.asked() == 17).await;
+    until("the first batch is under way", || mega.wanted().len() == 17).await;
     tokio::task::yield_now().await;
-    assert_eq!(mega.asked(), 17, "the wanted one, and sixteen contents in memory at most");
+    assert_eq!(mega.wanted().len(), 17, "the wanted one, and sixteen contents in memory at most");
     assert!(store.is_size_coming(&mega.name, blobs[39]) && !store.is_size_coming(&mega.name, blobs[5]));
     gate.add_permits(100);
     until("all", || blobs.iter().all(|oid| store.cached_size(&mega.name, *oid).unwrap().is_some())).await;
 }
 
-/// Waits, within a bound, for what happens in the background.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
 /// `top` ─ `a` ─ (`b`, `c`), and `c` at the top again.
 fn small_repository(mega: &Memory) -> (Snapshot, Vec<Oid>) {
     mega.passing.store(true, Ordering::SeqCst);
-    let b = mega.tree(&[]);
-    let c = mega.tree(&[("b", b)]);
-    let a = mega.tree(&[("b", b), ("c", c)]);
-    let top = mega.tree(&[("a", a), ("c", c)]);
+    let b = tree_of(mega, &[]);
+    let c = tree_of(mega, &[("b", b)]);
+    let a = tree_of(mega, &[("b", b), ("c", c)]);
+    let top = tree_of(mega, &[("a", a), ("c", c)]);
     let snapshot = Snapshot { commit: some_id(0xcc), path: "dir".parse().unwrap(), tree: top };
     (snapshot, vec![top, a, c, b])
 }
@@ -406,9 +249,7 @@ async fn a_root_whose_trees_pass_is_fetched_whole() {
     let pin = store.pin(&mega.name, &snapshot).unwrap();
     until("it is pinned", || pin.progress().state != Pinned::Walking).await;
     assert_eq!(pin.progress(), Pinning { state: Pinned::Yes, trees: 4 });
-    let mut asked = mega.asked.lock().unwrap().clone();
-    asked[1..].sort_by_key(|(_, path)| path.clone());
-    let paths: Vec<_> = asked.iter().map(|(_, path)| path.as_str()).collect();
+    let paths: Vec<_> = mega.wanted().iter().map(|want| want.hint.path.to_string()).collect();
     assert_eq!(paths[0], "/dir");
     assert_eq!(paths.len(), 4, "each tree once: {paths:?}");
     for oid in &trees {
@@ -418,22 +259,22 @@ async fn a_root_whose_trees_pass_is_fetched_whole() {
     drop((pin, store));
 
     // The next start passes over what is here.
-    mega.asked.lock().unwrap().clear();
+    let asked = mega.wanted().len();
     let store = store_in(dir.path(), "cache", &[&mega]);
     let pin = store.pin(&mega.name, &snapshot).unwrap();
     until("it is pinned again", || pin.progress().state == Pinned::Yes).await;
-    assert_eq!((pin.progress().trees, mega.asked()), (4, 0));
+    assert_eq!((pin.progress().trees, mega.wanted().len()), (4, asked));
 }
 
 #[tokio::test]
 async fn a_walk_waits_for_an_origin_that_is_away() {
     let (_dir, mega, _, store) = two();
     let (snapshot, _) = small_repository(&mega);
-    mega.away.store(true, Ordering::SeqCst);
+    mega.set(Fault::Unreachable);
     let pin = store.pin(&mega.name, &snapshot).unwrap();
-    until("it tried", || mega.asked() > 0).await;
+    until("it tried", || !mega.wanted().is_empty()).await;
     assert_eq!(pin.progress(), Pinning { state: Pinned::Walking, trees: 0 });
-    mega.away.store(false, Ordering::SeqCst);
+    mega.set(Fault::None);
     until("it is pinned", || pin.progress().state == Pinned::Yes).await;
     assert_eq!(pin.progress().trees, 4);
 }
@@ -456,8 +297,7 @@ async fn a_pin_that_is_dropped_asks_no_more_and_git_needs_none() {
     let (_dir, mega, git, store) = two();
     let (snapshot, _) = small_repository(&mega);
     assert!(store.pin(&git.name, &snapshot).is_none());
-    let gate = Arc::new(Semaphore::new(0));
-    *mega.gate.lock().unwrap() = Some(gate.clone());
+    let gate = mega.close();
     let pin = store.pin(&mega.name, &snapshot).unwrap();
     mega.arrived.notified().await;
     drop(pin);
@@ -467,5 +307,5 @@ async fn a_pin_that_is_dropped_asks_no_more_and_git_needs_none() {
     })
     .await;
     tokio::task::yield_now().await;
-    assert_eq!(mega.asked(), 1);
+    assert_eq!(mega.wanted().len(), 1);
 }

@@ -13,7 +13,6 @@ use super::{
 /// All of them start at 0 and only grow.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    reads: AtomicU64,
     by_row: [AtomicU64; TABLE.len()],
     unknown: AtomicU64,
     refused: AtomicU64,
@@ -25,7 +24,6 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn new() -> Counters {
         Counters {
-            reads: AtomicU64::new(0),
             by_row: [const { AtomicU64::new(0) }; TABLE.len()],
             unknown: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -37,7 +35,6 @@ impl Counters {
 
     /// A message was read from the device; counted before anything looks into it.
     pub(crate) fn read(&self, message: &[u8]) {
-        self.reads.fetch_add(1, Relaxed);
         let opcode = super::decode::header(message).map(|header| header.opcode);
         let row = TABLE.iter().position(|row| Some(row.opcode) == opcode);
         row.map_or(&self.unknown, |row| &self.by_row[row]).fetch_add(1, Relaxed);
@@ -67,9 +64,11 @@ impl Counters {
     pub(crate) fn snapshot(&self, parked: u64) -> SessionStats {
         let known = TABLE.iter().zip(&self.by_row).map(|(row, count)| (row.name, count.load(Relaxed)));
         let all = known.chain([(UNKNOWN.name, self.unknown.load(Relaxed))]);
+        let by_opcode: BTreeMap<_, _> = all.filter(|(_, count)| *count > 0).collect();
         SessionStats {
-            reads: self.reads.load(Relaxed),
-            by_opcode: all.filter(|(_, count)| *count > 0).collect::<BTreeMap<_, _>>(),
+            // Not a counter of its own: between the two additions somebody would see them differ.
+            reads: by_opcode.values().sum(),
+            by_opcode,
             parked,
             refused: self.refused.load(Relaxed),
             interrupted: self.interrupted.load(Relaxed),

@@ -190,6 +190,10 @@ fn of_workspace(error: &WorkspaceError) -> Explained {
 fn of_resolve(error: &ResolveError) -> Explained {
     match error {
         ResolveError::NoSuchRevision { .. } => Explained::of(ErrorKind::NoSuchRevision),
+        ResolveError::PastTop { .. } => Explained::of(ErrorKind::NoSuchRevision).hint(
+            "mount a directory below `/`, of which every commit can be had, or leave out the revision; workspaces on that \
+             commit are not affected",
+        ),
         ResolveError::Ambiguous { .. } => {
             Explained::of(ErrorKind::NoSuchRevision).hint("write more of the commit id")
         }

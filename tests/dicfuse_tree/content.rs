@@ -49,7 +49,7 @@ fn a_blob_of_another_length_than_was_told_is_an_error_from_the_first_byte_to_the
         let world = World::new();
         let content = "content of 21 bytes..";
         let (lied, tree_file) = (world.repo.blob(content), world.repo.blob("honest"));
-        world.repo.lie_about(lied, told);
+        world.repo.tell(lied, told);
         let tree = world.repo.tree(&[("100644", "lied", lied), ("100644", "honest", tree_file)]);
         let (_, top) = world.root(tree);
         let attr = world.lookup(top, "lied").unwrap();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // a test may panic, and counts in small numbers
 
 mod content;
+#[path = "../memory_origin/mod.rs"]
+mod memory_origin;
 mod names;
 mod sizes;
 mod world;

@@ -2,17 +2,20 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Barrier, atomic::Ordering},
+    sync::Barrier,
 };
 
 use proptest::prelude::*;
 use scorpio::{
     dicfuse::{Attr, Attrs, Dicfuse, Need, Stop},
     origin::{FetchError, Hint},
-    types::{EntryKind, NodeId, Oid, RootId},
+    types::{EntryKind, NodeId, ObjectKind, Oid, RootId},
 };
 
-use crate::world::{Entry, Failure, MTIME, World, page};
+use crate::{
+    memory_origin::Fault,
+    world::{Entry, Failure, MTIME, World, page},
+};
 
 fn is_shared_between_threads<T: Send + Sync + Clone + 'static>() {}
 
@@ -120,7 +123,7 @@ fn roots_are_found_by_their_whole_name_and_never_listed() {
 #[test]
 fn the_empty_tree_needs_no_origin() {
     let world = World::new();
-    world.repo.gone.store(true, Ordering::SeqCst);
+    world.repo.set(Fault::Unreachable);
     let (_, top) = world.root(Oid::EMPTY_TREE);
     assert_eq!(world.list(top, Attrs::Fetch, 9).len(), 2);
     assert_eq!(world.lookup(top, "x"), None);
@@ -182,7 +185,7 @@ fn hostile_trees_are_refused_and_their_neighbours_served() {
         ("long", entry("100644", &"x".repeat(256))),
         ("cut", entry("100644", "a")[..20].to_vec()),
     ] {
-        let bad = world.repo.raw_tree(raw);
+        let bad = world.repo.put(ObjectKind::Tree, raw);
         let good = world.repo.blob(what);
         let (_, top) = world.root(world.repo.tree(&[("40000", "bad", bad), ("100644", "good", good)]));
         let node = world.node(top, "bad");

@@ -8,7 +8,10 @@ use scorpio::{
     types::{EntryKind, NodeId, Oid},
 };
 
-use crate::world::{Failure, World, page};
+use crate::{
+    memory_origin::Fault,
+    world::{Failure, World, page},
+};
 
 /// What a question needs at this moment, once the trees are here.
 fn need<T: std::fmt::Debug>(world: &World, question: impl Fn(&Dicfuse) -> Result<T, Stop>) -> Need {
@@ -63,10 +66,10 @@ fn a_listing_with_attributes_fetches_cheap_sizes_first_and_others_never() {
     let names = ["x", "y", "z"];
     let entries: Vec<_> = names.iter().zip(blobs).map(|(name, oid)| ("100644", *name, oid)).collect();
     let (_, top) = world.root(world.repo.tree(&entries));
-    world.repo.dear_sizes.store(true, Ordering::SeqCst);
+    world.repo.cheap_sizes.store(false, Ordering::SeqCst);
     let plain = world.list(top, Attrs::Fetch, 99);
     assert_eq!(plain.iter().map(|entry| entry.attr).collect::<Vec<_>>(), [None; 5]);
-    world.repo.dear_sizes.store(false, Ordering::SeqCst);
+    world.repo.cheap_sizes.store(true, Ordering::SeqCst);
     assert_eq!(world.list(top, Attrs::Omit, 99).len(), 5, "no sizes needed");
     let asked = need(&world, |dicfuse| page(dicfuse, top, 3, Attrs::Fetch, 99));
     let oids: Vec<_> = wants(&asked).0.into_iter().map(|(oid, _)| oid).collect();
@@ -118,12 +121,12 @@ fn an_origin_that_is_gone_is_a_failure_and_never_an_answer() {
     let world = World::new();
     let tree = world.repo.tree(&[("100644", "f", world.repo.blob("f"))]);
     let (_, top) = world.root(tree);
-    world.repo.gone.store(true, Ordering::SeqCst);
+    world.repo.set(Fault::Unreachable);
     let failure = world.ask(|dicfuse| dicfuse.lookup(top, b"f"));
     assert!(matches!(failure, Err(Failure::Fetch(FetchError::Unreachable { .. }))), "{failure:?}");
     let failure = world.ask(|dicfuse| dicfuse.lookup(top, b"none"));
     assert!(matches!(failure, Err(Failure::Fetch(FetchError::Unreachable { .. }))), "{failure:?}");
-    world.repo.gone.store(false, Ordering::SeqCst);
+    world.repo.set(Fault::None);
     assert_eq!(world.lookup(top, "f").unwrap().size, 1);
     assert_eq!(world.lookup(top, "none"), None);
 }

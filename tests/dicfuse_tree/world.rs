@@ -1,159 +1,46 @@
 //! A repository in memory behind a real store and a real cache, and a way to ask until there is an answer.
 
 use std::{
-    collections::{BTreeMap, HashMap},
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use scorpio::{
-    cache::{Cache, CacheOptions},
     dicfuse::{Attr, Attrs, Dicfuse, Need, NodeTableOptions, Root, Stop},
-    origin::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want},
-    store::{ObjectStore, StoreLimits},
-    types::{EntryKind, NodeId, ObjectKind, Oid, OriginName, RepoPath},
+    origin::{FetchError, Snapshot},
+    store::StoreLimits,
+    types::{EntryKind, NodeId, Oid, OriginName},
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::memory_origin::{self, Home, Memory};
+
 pub(crate) const MTIME: i64 = 1_700_000_000;
-
-/// Objects in memory. What is asked for is written down; it can be made to lie about sizes and to go away.
-#[derive(Default)]
-pub(crate) struct Repo {
-    objects: Mutex<HashMap<Oid, Bytes>>,
-    lies: Mutex<HashMap<Oid, u64>>,
-    boundaries: Mutex<HashMap<Oid, Oid>>,
-    pub(crate) gone: AtomicBool,
-    pub(crate) dear_sizes: AtomicBool,
-}
-
-impl Repo {
-    fn put(&self, kind: ObjectKind, body: Vec<u8>) -> Oid {
-        let oid = Oid::of(kind, &body).unwrap();
-        self.objects.lock().unwrap().insert(oid, body.into());
-        oid
-    }
-
-    pub(crate) fn blob(&self, content: impl AsRef<[u8]>) -> Oid {
-        self.put(ObjectKind::Blob, content.as_ref().to_vec())
-    }
-
-    pub(crate) fn raw_tree(&self, body: Vec<u8>) -> Oid {
-        self.put(ObjectKind::Tree, body)
-    }
-
-    pub(crate) fn tree(&self, entries: &[(&str, &str, Oid)]) -> Oid {
-        let entry = |(mode, name, oid): &(&str, &str, Oid)| {
-            [format!("{mode} {name}\0").as_bytes(), oid.as_bytes()].concat()
-        };
-        self.raw_tree(entries.iter().flat_map(entry).collect())
-    }
-
-    pub(crate) fn lie_about(&self, oid: Oid, size: u64) {
-        self.lies.lock().unwrap().insert(oid, size);
-    }
-
-    /// From now on `oid` stands for `tree`; for itself again if it is the same.
-    pub(crate) fn stands_for(&self, oid: Oid, tree: Oid) {
-        self.boundaries.lock().unwrap().insert(oid, tree);
-    }
-
-    pub(crate) fn forget(&self, oid: Oid) {
-        self.objects.lock().unwrap().remove(&oid);
-    }
-
-    fn get(&self, oid: Oid) -> Result<Bytes, FetchError> {
-        if self.gone.load(Ordering::SeqCst) {
-            return Err(FetchError::Unreachable { origin: origin_name(), reason: "switched off".into() });
-        }
-        let found = self.objects.lock().unwrap().get(&oid).cloned();
-        found.ok_or(FetchError::Absent { origin: origin_name(), oid })
-    }
-}
 
 pub(crate) fn origin_name() -> OriginName {
     "memory".parse().unwrap()
 }
 
-struct Memory(Arc<Repo>, OriginName);
-
-#[async_trait]
-impl Origin for Memory {
-    fn name(&self) -> &OriginName {
-        &self.1
-    }
-
-    async fn resolve(&self, _rev: Option<&str>, _path: &RepoPath) -> Result<Snapshot, ResolveError> {
-        panic!("the tests name their trees")
-    }
-
-    async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
-        let boundaries = self.0.boundaries.lock().unwrap();
-        let tree = |want: &Want| {
-            let boundary = boundaries.get(&want.oid).copied().filter(|tree| *tree != want.oid);
-            Ok(TreeBody { body: self.0.get(boundary.unwrap_or(want.oid))?, boundary })
-        };
-        wants.iter().map(tree).collect()
-    }
-
-    async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
-        wants.iter().map(|want| self.0.get(want.oid)).collect()
-    }
-
-    async fn sizes(&self, wants: &[Want]) -> Vec<Result<BlobSize, FetchError>> {
-        let lies = self.0.lies.lock().unwrap();
-        let size = |want: &Want| {
-            let body = self.0.get(want.oid)?;
-            Ok(lies.get(&want.oid).copied().unwrap_or(body.len() as u64).into())
-        };
-        wants.iter().map(size).collect()
-    }
-
-    fn sizes_are_cheap(&self) -> bool {
-        !self.0.dear_sizes.load(Ordering::SeqCst)
-    }
-
-    fn trees_pass(&self) -> bool {
-        false
-    }
-}
-
 /// A tree of one origin, on empty directories.
 pub(crate) struct World {
     pub(crate) runtime: Runtime,
-    pub(crate) repo: Arc<Repo>,
+    pub(crate) repo: Arc<Memory>,
     pub(crate) dicfuse: Dicfuse,
     pub(crate) dir: TempDir,
 }
 
-pub(crate) fn open(dir: &Path, cache: &str, repo: &Arc<Repo>, boot_id: &str) -> Dicfuse {
-    let cache = CacheOptions {
-        dir: dir.join(cache),
-        map_bytes: 256 << 20,
-        inline_max_bytes: 64 << 10,
-        boot_id: boot_id.to_owned(),
-        checker: None,
-    };
-    let origin: Arc<dyn Origin> = Arc::new(Memory(repo.clone(), origin_name()));
-    let store = ObjectStore::new(
-        Cache::open(cache).unwrap(),
-        BTreeMap::from([(origin_name(), origin)]),
-        &dir.join("state"),
-        StoreLimits { flight_bytes: 64 << 20, batch: 1024 },
-    );
+pub(crate) fn open(dir: &Path, cache: &str, repo: &Arc<Memory>, boot_id: &str) -> Dicfuse {
+    let limits = StoreLimits { flight_bytes: 64 << 20, batch: 1024 };
+    let store = memory_origin::store(Home { dir, cache, boot_id }, &[repo], limits);
     let nodes = NodeTableOptions { dir: dir.join("nodes"), map_bytes: 64 << 20, boot_id: boot_id.to_owned() };
     Dicfuse::open(nodes, store).unwrap()
 }
 
 impl World {
     pub(crate) fn new() -> World {
-        let (dir, repo) = (TempDir::new().unwrap(), Arc::<Repo>::default());
+        let (dir, repo) = (TempDir::new().unwrap(), Memory::new("memory"));
+        repo.cheap_sizes.store(true, Ordering::SeqCst);
         let runtime = Runtime::new().unwrap();
         let guard = runtime.enter();
         let dicfuse = open(dir.path(), "cache", &repo, "boot");

@@ -8,6 +8,7 @@
 //! - [`namespace`]: the monorepo and the import repositories in it; [`repository`]: git; [`tree`]: trees as bytes
 //! - [`access`]: what only some tokens may read
 //! - [`faults`], [`counts`], [`control`]: what tests do to it, see of it, and how scripts do both
+//! - [`tunnel`]: a proxy on the way to it
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test binary uses a part
 
 mod access;
@@ -23,6 +24,7 @@ mod namespace;
 mod repository;
 mod requests;
 mod tree;
+pub mod tunnel;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -15,6 +15,7 @@ use std::{
 use tempfile::TempDir;
 
 pub mod manager;
+pub mod reference;
 pub mod systemd;
 
 use manager::Manager;

@@ -39,17 +39,31 @@ machine_bootstrap() {
         "$suite" "$dir" "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
 }
 
+# A suite's root directory as an archive in MACHINE_CACHE, made unless it is there; prints where. Nothing without a cache, and
+# for emulated machines.
+machine_keep() {
+    local suite=$1 kept
+    case ${MACHINE_CACHE:+$suite} in '' | vm-*) return ;; esac
+    kept=$MACHINE_CACHE/$suite-$(cksum <<<"$MACHINE_PACKAGES" | cut -d ' ' -f 1).tar
+    if ! [ -s "$kept" ]; then
+        mkdir -p "$MACHINE_CACHE" && rm -rf --one-file-system "$kept.root" &&
+            machine_bootstrap "$suite" "$kept.root" minbase "$MACHINE_PACKAGES" >&2 &&
+            tar -C "$kept.root" -cpf "$kept.new" . && mv "$kept.new" "$kept" || return
+        rm -rf --one-file-system "$kept.root"
+    fi
+    echo "$kept"
+}
+
 machine_build() {
     local suite=$1 dir=$2 user kept
     case $suite in
     vm-*) vm_build "${suite#vm-}" "$dir" ;;
     *)
-        kept=${MACHINE_CACHE:+$MACHINE_CACHE/$suite-$(cksum <<<"$MACHINE_PACKAGES" | cut -d ' ' -f 1).tar}
-        if [ -s "$kept" ]; then
-            mkdir -p "$dir" && tar -C "$dir" -xpf "$kept"
+        kept=$(machine_keep "$suite") || return
+        if [ -n "$kept" ]; then
+            mkdir -p "$dir" && tar -C "$dir" -xpf "$kept" || return
         else
-            machine_bootstrap "$suite" "$dir" minbase "$MACHINE_PACKAGES"
-            [ -z "$kept" ] || { tar -C "$dir" -cpf "$kept.new" . && mv "$kept.new" "$kept"; }
+            machine_bootstrap "$suite" "$dir" minbase "$MACHINE_PACKAGES" || return
         fi
         # There are no modules to load in a container, and a failed unit would make it "degraded".
         ln -sf /dev/null "$dir/etc/systemd/system/systemd-modules-load.service"

@@ -1,9 +1,10 @@
 #!/bin/bash
-# run.sh [--no-build] [SUITE...]
+# run.sh [--no-build | --ahead] [SUITE...]
 # Builds the Debian package, installs it on machines with a real systemd (bookworm unless other suites are named) and
 # works there as two users. Needs root, mmdebstrap, systemd-container, lintian, libxml2-utils and what a build needs.
 # A suite `vm-bookworm` or `vm-trixie` is that Debian with its own kernel (6.1, 6.12) in an emulated machine: slow, so it
 # restarts three times instead of twenty unless ROUNDS says otherwise. It installs what it needs besides.
+# With --ahead it tests nothing: it only builds what a run builds first, the machines' root directories in MACHINE_CACHE.
 #   ONLY=REGEX            while working on a check: those whose names match, after what they all stand on
 #   MACHINE_PREFIX=NAME   so that several may run beside each other
 #   MACHINE_CACHE=DIR     keep the machines' root directories there as they are before anything is installed
@@ -12,11 +13,17 @@ cd "$(dirname "$0")/../.."
 . tests/system/machine.sh
 
 build=
-if [ "${1:-}" = --no-build ]; then
-    build=$1
-    shift
-fi
+ahead=no
+case ${1:-} in
+--no-build) build=$1; shift ;;
+--ahead) ahead=yes; shift ;;
+esac
 suites=("${@:-bookworm}")
+if [ "$ahead" = yes ]; then
+    cargo build --release --locked --bins
+    for suite in "${suites[@]}"; do machine_keep "$suite" >/dev/null; done
+    exit
+fi
 work=$(mktemp -d /var/tmp/scorpio-system.XXXXXX)
 machine=
 passed=0

@@ -78,11 +78,7 @@ impl Api {
         if let Some(tree) = self.tops().find(commit) {
             return Ok(Snapshot { commit, path: RepoPath::root(), tree });
         }
-        let reason = format!(
-            "it tells the tree of `/` for its newest commit only, which is {head} and not {commit}; a directory below `/` can \
-             be had of any commit"
-        );
-        Err(self.transport().unreachable(reason).into())
+        Err(ResolveError::PastTop { origin: self.origin_name(), commit, head })
     }
 
     /// The id of the tree that was sent for `path`. What is no tree must not become a mount that can never be listed.
