@@ -170,7 +170,7 @@ impl World {
     fn mount(&self, files: &str) {
         for disk in self.layout.disks {
             self.host.sh(&format!("mount -t ext4 -o loop,{} {files}{disk} {disk}", self.layout.options));
-            let device = self.host.sh(&format!("findmnt -n -o SOURCE -M {disk}"));
+            let device = self.host.sh(&format!("findmnt -n -o SOURCE -M \"$PWD/{disk}\""));
             let device = Path::new(device.trim()).file_name().unwrap().to_owned();
             let options = fs::read_to_string(Path::new("/proc/fs/ext4").join(&device).join("options")).unwrap();
             assert!(options.lines().any(|option| option == "barrier"), "{options}");
