@@ -90,7 +90,11 @@ impl Hand<'_> {
     }
 
     /// Does something, and remembers how it left what it was done to.
-    fn promise<T>(&mut self, done: impl FnOnce(&World) -> T, about: impl FnOnce(&T) -> (String, String, State)) -> T {
+    fn promise<T>(
+        &mut self,
+        done: impl FnOnce(&World) -> T,
+        about: impl FnOnce(&T) -> (String, String, State),
+    ) -> T {
         let from = self.world.position();
         let result = done(self.world);
         let upto = self.world.position();

@@ -102,7 +102,11 @@ fn in_namespaces_of_its_own() {
 /// Mounts of tests that run beside this one were copied to our namespace, where they would stay when those end them.
 fn forget_others() {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let theirs = |line: &&str| ["/scorpio-test.", "/scorpio-bench.", " scorpio:", " fuse.scorpio "].iter().any(|mark| line.contains(mark));
+    let theirs = |line: &&str| {
+        ["/scorpio-test.", "/scorpio-bench.", " scorpio:", " fuse.scorpio "]
+            .iter()
+            .any(|mark| line.contains(mark))
+    };
     for point in table.lines().filter(theirs).filter_map(|line| line.split(' ').nth(4)) {
         // Gone with the one above it, perhaps.
         let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);

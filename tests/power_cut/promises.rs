@@ -144,7 +144,8 @@ fn has_rows(base: &Path, count: u64) -> Result<(), String> {
     }
     let rows: Vec<_> = lines.collect();
     // More than that is a commit whose acknowledgement the power cut short.
-    let sound = |(row, n): (&&str, u64)| **row == format!("{n}|{}", n.to_string().repeat(1 + n as usize % 50));
+    let sound =
+        |(row, n): (&&str, u64)| **row == format!("{n}|{}", n.to_string().repeat(1 + n as usize % 50));
     let wrong = rows.iter().zip(1..).find(|pair| !sound(*pair));
     match wrong {
         Some((row, n)) => Err(format!("{}: row {n} is {row}", base.display())),

@@ -61,8 +61,7 @@ enum Reply {
 /// Serves the files `disk-<name>` of `memory` as `<name>` at `at` until that is unmounted; logs to `memory/log`.
 pub fn serve(at: &Path, memory: &Path, names: &[&str]) -> io::Result<()> {
     let disk = |name: &&str| {
-        let file =
-            OpenOptions::new().read(true).write(true).open(memory.join(format!("disk-{name}")))?;
+        let file = OpenOptions::new().read(true).write(true).open(memory.join(format!("disk-{name}")))?;
         let size = file.metadata()?.len();
         Ok(Disk { name: (*name).to_owned(), file, size })
     };
@@ -110,9 +109,7 @@ impl Server {
                 Reply::Data([FOR_EVER.to_ne_bytes().as_slice(), &[0; 8], &self.attributes(node)].concat())
             }
             // A handle of 0, and how it is opened.
-            op::OPEN => {
-                Reply::Data([[0; 8].as_slice(), &DIRECT_IO.to_ne_bytes(), &[0; 4]].concat())
-            }
+            op::OPEN => Reply::Data([[0; 8].as_slice(), &DIRECT_IO.to_ne_bytes(), &[0; 4]].concat()),
             op::READ => {
                 let mut data = vec![0; u32_at(body, 16) as usize];
                 let length = self.disk(node).file.read_at(&mut data, u64_at(body, 8))?;

@@ -172,7 +172,8 @@ impl World {
             self.host.sh(&format!("mount -t ext4 -o loop,{} {files}{disk} {disk}", self.layout.options));
             let device = self.host.sh(&format!("findmnt -n -o SOURCE -M \"$PWD/{disk}\""));
             let device = Path::new(device.trim()).file_name().unwrap().to_owned();
-            let options = fs::read_to_string(Path::new("/proc/fs/ext4").join(&device).join("options")).unwrap();
+            let options =
+                fs::read_to_string(Path::new("/proc/fs/ext4").join(&device).join("options")).unwrap();
             assert!(options.lines().any(|option| option == "barrier"), "{options}");
             let cache = Path::new("/sys/block").join(&device).join("queue/write_cache");
             assert_eq!(fs::read_to_string(cache).unwrap(), "write back\n");
@@ -184,7 +185,9 @@ impl World {
         self.boots += 1;
         let id = format!("00000000-0000-4000-8000-{:012x}\n", self.boots);
         fs::write(self.host.path("memory/boot_id"), id).unwrap();
-        self.host.sh("mkdir -p run; ! mountpoint -q run || umount -R -l run; mount -t tmpfs -o mode=755 tmpfs run");
+        self.host.sh(
+            "mkdir -p run; ! mountpoint -q run || umount -R -l run; mount -t tmpfs -o mode=755 tmpfs run",
+        );
     }
 }
 
