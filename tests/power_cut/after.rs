@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use nix::sys::signal::Signal::SIGTERM;
+use scorpio::auth::vault::Secret;
 use serde_json::{Value, json};
 
 use crate::{
@@ -116,8 +117,8 @@ impl Seen {
         self.promises += 1;
         let holds = |state: &&State| {
             let State::Secret { uid, token } = state else { panic!("{state:?}") };
-            let kept = vault(world).get(&origin(), *uid).unwrap();
-            kept.as_ref().map(|secret| secret.expose()) == token.as_deref()
+            let kept = vault(world).get(&origin(), *uid);
+            kept.is_ok_and(|kept| kept.as_ref().map(Secret::expose) == token.as_deref())
         };
         if !states.iter().any(holds) {
             self.broken.push(Broken::Secret(format!("{states:?}")));

@@ -16,4 +16,9 @@ impl Dice {
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % sides
     }
+
+    /// One of `from`.
+    pub fn pick(&mut self, from: &[u64]) -> u64 {
+        from[self.roll(from.len() as u64) as usize]
+    }
 }

@@ -63,7 +63,8 @@ const REPOSITORY: &str = r#"
 pub struct World {
     pub host: Host,
     pub layout: &'static Layout,
-    server: Server,
+    /// While the disks are logged.
+    server: Option<Server>,
     boots: u32,
 }
 
@@ -81,8 +82,8 @@ impl Drop for Server {
 pub const SERVE: &str = "SCORPIO_POWER_CUT_SERVE";
 
 impl World {
-    /// Fresh disks with homes on them, mounted and served, and a repository; no daemon yet.
-    pub fn new(layout: &'static Layout) -> World {
+    /// Disks with homes on them, logged, and a repository; no daemon yet. Also, how the disks were when they were new.
+    pub fn new(layout: &'static Layout) -> (World, Vec<Vec<u8>>) {
         let mut host = Host::new("");
         host.sh("mkdir memory fuse repo && mount -t tmpfs -o size=1g,mode=755 tmpfs memory");
         host.sh(&format!(
@@ -98,21 +99,20 @@ impl World {
         for disk in layout.disks {
             let options = "-q -t ext4 -b 4096 -J size=4 -N 4096 -E lazy_itable_init=0,lazy_journal_init=0";
             host.sh(&format!(
-                "mkdir {disk} && cd memory && truncate -s {DISK_BYTES} base-{disk} && mke2fs {options} -F base-{disk} && \
-                 cp --sparse=always base-{disk} disk-{disk}"
+                "mkdir {disk} && truncate -s {DISK_BYTES} memory/new-{disk} && mke2fs {options} -F memory/new-{disk}"
             ));
         }
-        let server = serve(&host, layout);
-        let mut world = World { host, layout, server, boots: 0 };
-        world.mount("fuse/");
-        world.new_boot();
+        let new = |disk: &&str| fs::read(host.path(&format!("memory/new-{disk}"))).unwrap();
+        let new: Vec<_> = layout.disks.iter().map(new).collect();
+        let mut world = World { host, layout, server: None, boots: 0 };
+        world.plug(&new);
         let homes = layout.homes;
         world.host.sh(&format!(
             "mkdir {homes} {homes}/{ALICE} {homes}/{BOB} && chown {ALICE}:{ALICE} {homes}/{ALICE} && \
              chown {BOB}:{BOB} {homes}/{BOB} && sync --file-system {}",
             layout.disks.join(" ")
         ));
-        world
+        (world, new)
     }
 
     /// A directory of `uid`'s own, on the disk of the homes.
@@ -125,31 +125,31 @@ impl World {
         fs::metadata(self.host.path("memory/log")).unwrap().len()
     }
 
-    /// Ends what is mounted on the disks, of which the daemon has ended its own part. Returns what they were told, and what was
-    /// on them before.
-    pub fn unplug(&mut self) -> (Log, Vec<Vec<u8>>) {
+    /// Another boot, with these disks, and a log of what they are told from now on.
+    pub fn plug(&mut self, images: &[Vec<u8>]) {
+        self.save("disk", images);
+        self.server = Some(serve(&self.host, self.layout));
+        self.mount("fuse/");
+        self.new_boot();
+    }
+
+    /// Takes the disks away, which nothing uses any more. Returns what they were told.
+    pub fn unplug(&mut self) -> Log {
         self.unmount();
         self.host.sh("umount fuse");
-        assert!(self.server.0.wait().unwrap().success());
-        let log = Log::read(&self.host.path("memory/log")).unwrap();
-        let base = |disk: &&str| {
-            fs::remove_file(self.host.path(&format!("memory/disk-{disk}"))).unwrap();
-            fs::read(self.host.path(&format!("memory/base-{disk}"))).unwrap()
-        };
-        (log, self.layout.disks.iter().map(base).collect())
+        let mut server = self.server.take().expect("the disks are logged");
+        assert!(server.0.wait().unwrap().success());
+        Log::read(&self.host.path("memory/log")).unwrap()
     }
 
     /// Another boot, with these disks: their journals are replayed, then nothing is wrong with them.
     pub fn boot_with(&mut self, images: &[Vec<u8>]) {
-        for (disk, image) in self.layout.disks.iter().zip(images) {
-            let path = self.image(disk);
-            let _ = fs::remove_file(&path);
-            log::save(image, &path).unwrap();
-        }
+        self.save("cut", images);
         self.mount("memory/cut-");
         self.unmount();
         for disk in self.layout.disks {
-            let output = Command::new("e2fsck").arg("-fn").arg(self.image(disk)).output().unwrap();
+            let file = self.host.path(&format!("memory/cut-{disk}"));
+            let output = Command::new("e2fsck").arg("-fn").arg(file).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
         self.mount("memory/cut-");
@@ -163,8 +163,13 @@ impl World {
         }
     }
 
-    fn image(&self, disk: &str) -> PathBuf {
-        self.host.path(&format!("memory/cut-{disk}"))
+    fn save(&self, kind: &str, images: &[Vec<u8>]) {
+        for (disk, image) in self.layout.disks.iter().zip(images) {
+            let path = self.host.path(&format!("memory/{kind}-{disk}"));
+            // A new file: a loop device may not have let go of the one before.
+            let _ = fs::remove_file(&path);
+            log::save(image, &path).unwrap();
+        }
     }
 
     fn mount(&self, files: &str) {
