@@ -5,8 +5,8 @@ use nix::sys::signal::Signal::SIGTERM;
 use crate::{
     after::{self, Seen},
     dice::Dice,
-    hand,
-    log::{Cut, Disks, Log, What},
+    hand::{self, ITSELF},
+    log::{Cut, Disks, Entry, Log, What},
     promises::Promises,
     world::{Layout, World},
 };
@@ -36,23 +36,24 @@ impl Day {
 
     /// Moments at which the power may go: when something has just been acknowledged, after flushes, and any. In order.
     pub fn moments(&self, count: usize, dice: &mut Dice) -> Vec<u64> {
-        let within = |end: &u64| (self.from..=self.upto).contains(end);
-        let entries = || self.log.entries.iter();
-        let any: Vec<u64> = entries().map(|entry| entry.end).filter(within).collect();
-        let flushes = entries().filter(|entry| matches!(entry.what, What::Flush)).map(|entry| entry.end);
-        let flushes: Vec<u64> = flushes.filter(within).collect();
-        let told = self.promises.moments();
-        // The length may have been read while a record was being written.
-        let whole = |at: u64| any[any.partition_point(|end| *end < at).min(any.len() - 1)];
-        let mut moments: Vec<_> = (0..count)
-            .map(|number| match number % 4 {
-                0 | 1 => whole(dice.pick(&told)),
-                2 => dice.pick(&flushes),
-                _ => dice.pick(&any),
-            })
-            .collect();
-        moments.sort_unstable();
-        moments
+        let within = |entry: &&Entry| (self.from..=self.upto).contains(&entry.end);
+        let entries = || self.log.entries.iter().filter(within);
+        let any: Vec<_> = entries().map(|entry| entry.end).collect();
+        let flushes = entries().filter(|entry| matches!(entry.what, What::Flush));
+        let flushes: Vec<_> = flushes.map(|entry| entry.end).collect();
+        let told = self.promises.moments(|_| true);
+        let pick = |number| match number % 4 {
+            0 | 1 => dice.pick(&told),
+            2 => dice.pick(&flushes),
+            _ => dice.pick(&any),
+        };
+        in_order((0..count).map(pick))
+    }
+
+    /// Moments at which something was done to a workspace itself, in order.
+    pub fn moments_of_workspaces(&self, count: usize, dice: &mut Dice) -> Vec<u64> {
+        let told = self.promises.moments(|told| told.key == ITSELF);
+        in_order((0..count).map(|_| dice.pick(&told)))
     }
 
     /// What is seen after `cut`, which does not lie before an earlier one, and what it left on the disks.
@@ -82,9 +83,7 @@ impl Start {
     /// Any moments of it, in order.
     pub fn moments(&self, count: usize, dice: &mut Dice) -> Vec<u64> {
         let ends: Vec<_> = self.log.entries.iter().map(|entry| entry.end).collect();
-        let mut moments: Vec<_> = (0..count).map(|_| dice.pick(&ends)).collect();
-        moments.sort_unstable();
-        moments
+        in_order((0..count).map(|_| dice.pick(&ends)))
     }
 
     /// What is seen of what was promised before the first cut, after a second one in this start.
@@ -95,4 +94,10 @@ impl Start {
         world.unmount();
         seen
     }
+}
+
+fn in_order(moments: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut moments: Vec<_> = moments.collect();
+    moments.sort_unstable();
+    moments
 }

@@ -174,7 +174,7 @@ fn are_broken(layout: &'static Layout) {
     let seed = seed();
     let mut day = Day::new(layout, 6, seed);
     let mut broken = Vec::new();
-    for at in day.moments(8, &mut Dice::new(seed)) {
+    for at in day.moments_of_workspaces(6, &mut Dice::new(seed)) {
         broken.extend(day.after(&Cut { at, unflushed: Unflushed::Lost }).0.broken);
     }
     let workspaces = broken.iter().filter(|broken| matches!(broken, Broken::Workspace(_))).count();

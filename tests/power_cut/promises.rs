@@ -70,9 +70,10 @@ impl Promises {
         Promises(all)
     }
 
-    /// The moments of all acknowledgements.
-    pub fn moments(&self) -> Vec<u64> {
-        self.0.values().flat_map(BTreeMap::values).flatten().map(|told| told.upto).collect()
+    /// The moments of acknowledgements.
+    pub fn moments(&self, of: impl Fn(&Told) -> bool) -> Vec<u64> {
+        let all = self.0.values().flat_map(BTreeMap::values).flatten();
+        all.filter(|told| of(told)).map(|told| told.upto).collect()
     }
 
     pub fn workspaces(&self) -> impl Iterator<Item = &str> {
@@ -123,7 +124,7 @@ impl State {
     }
 }
 
-fn expect<T: PartialEq + std::fmt::Debug>(path: &str, found: T, expected: T) -> Result<(), String> {
+fn expect<T: Copy + PartialEq + std::fmt::Debug>(path: &str, found: T, expected: T) -> Result<(), String> {
     if found == expected { Ok(()) } else { Err(format!("{path} is {found:?} instead of {expected:?}")) }
 }
 
