@@ -293,8 +293,8 @@ impl Disk {
         let Some(id) = owner.filter(|id| self.records.open_dir(id.as_str()).is_err()) else {
             return Ok(None);
         };
-        let trashed = self.uppers.trash(&self.uppers.fd, id.as_str(), &id);
-        trashed.map_err(|error| self.uppers.failed_on("discard", &id, error))
+        // Synced before the record is deleted for good: an upper that came back alone would be an orphan.
+        self.uppers.trash_workspace(&id)
     }
 
     /// Where the record of `id` lies.
@@ -316,9 +316,7 @@ impl Disk {
 impl Root {
     fn open(path: PathBuf) -> Result<Root, WorkspaceError> {
         let failed = |action, source| WorkspaceError::Disk { action, path: path.clone(), source };
-        use std::os::unix::fs::DirBuilderExt;
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&path).map_err(|error| failed("make", error))?;
+        durable::make_dirs(&path).map_err(|error| failed("make", error))?;
         let fd = durable::open_dir(&path).map_err(|error| failed("open", error))?;
         let stat = fstat(&fd).map_err(|error| failed("look at", error.into()))?;
         let own = rustix::process::geteuid().as_raw();

@@ -9,10 +9,7 @@
 
 use std::{
     fmt,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::DirBuilderExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -156,7 +153,7 @@ impl Vault {
 
     fn make_dir(&self, origin: &OriginName) -> std::io::Result<OwnedFd> {
         let dir = self.dir.join(origin.configured().as_str());
-        std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
+        durable::make_dirs(&dir)?;
         self.open_dir(origin)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     exit::Exit,
     failure::{Failure, io_failure},
 };
-use crate::{api::WorkspaceView, types::WorkspaceId};
+use crate::{api::WorkspaceView, sys::durable, types::WorkspaceId};
 
 /// As many links as the kernel follows in one path.
 const MAX_LINKS: usize = 40;
@@ -140,7 +140,12 @@ impl MountPoint {
             return Ok(MountPoint { path, made: false });
         }
         let made = match fs::create_dir(&path) {
-            Ok(()) => true,
+            Ok(()) => {
+                // The workspace outlives a power failure, and so must its place. Where the user may make a directory and not
+                // read the one it is in, nothing can be synced: the workspace is then displaced, and mounted elsewhere.
+                let _ = durable::sync_name(&path);
+                true
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(io_failure("make the directory", &path)(error)),
         };

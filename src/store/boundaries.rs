@@ -143,12 +143,7 @@ fn read(dir: &Path, name: &str) -> Result<Fixed, String> {
 }
 
 fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    if let Some(above) = dir.parent() {
-        // The directory itself must be there after a power failure.
-        rustix::fs::fsync(durable::open_dir(above)?)?;
-    }
+    durable::make_dirs(dir)?;
     durable::write(durable::open_dir(dir)?.as_fd(), name, bytes)
 }
 

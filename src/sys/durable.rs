@@ -5,8 +5,12 @@
 //! is fixed, so that what a crash leaves behind is one file, and the next write replaces it.
 
 use std::{
+    fs::DirBuilder,
     io::{self, Read, Write},
-    os::fd::{BorrowedFd, OwnedFd},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
     path::Path,
 };
 
@@ -23,6 +27,36 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 /// Opens the directory `name` of `dir`; a symlink is refused.
 pub fn open_dir_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     Ok(openat(dir, plain(name)?, DIRECTORY, Mode::empty())?)
+}
+
+/// Makes the directory `path` for its owner alone if it is not there, and before it those above that are missing. Its name
+/// is durable when this returns, also where a process that was killed has made it and not synced.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    let make = || DirBuilder::new().mode(0o700).create(path);
+    let made = match (make(), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            make_dirs(parent)?;
+            make()
+        }
+        (made, _) => made,
+    };
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        Ok(()) | Err(_) => sync_name(path),
+    }
+}
+
+/// Makes the name of what lies at `path` durable: syncs the directory that it is in.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    // A relative name of one component has an empty parent.
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let dir = open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    match fsync(dir) {
+        // A file system that has nothing to sync: one that the kernel makes up, or that cannot be written to.
+        Ok(()) | Err(Errno::INVAL | Errno::ROFS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 const DIRECTORY: OFlags =
@@ -110,6 +144,26 @@ mod tests {
         remove(fd.as_fd(), "record").unwrap();
         remove(fd.as_fd(), "record").unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_are_made_with_those_above_them_and_taken_as_they_are() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, _) = scratch();
+        let path = dir.path().join("a/b/c");
+        make_dirs(&path).unwrap();
+        make_dirs(&path).unwrap();
+        for made in ["a", "a/b", "a/b/c"] {
+            let mode = fs::metadata(dir.path().join(made)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{made}");
+        }
+        symlink("a/b", dir.path().join("link")).unwrap();
+        make_dirs(&dir.path().join("link/d")).unwrap();
+        assert!(dir.path().join("a/b/d").is_dir());
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(make_dirs(&dir.path().join("file")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(make_dirs(&dir.path().join("file/e")).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        make_dirs(Path::new("/")).unwrap();
     }
 
     #[test]
