@@ -125,7 +125,6 @@ fn hold(layout: &'static Layout, long: bool) {
     let worked = begin.elapsed();
     let (mut dice, mut all) = (Dice::new(seed), Seen::default());
     let mut see = |cut: &Cut, seen: Seen, day: &Day| {
-        println!("seed {seed}, of {}..={}: {cut:?}", day.from, day.upto);
         assert!(seen.broken.is_empty(), "seed {seed}: {cut:?}: {:#?}\n{}", seen.broken, day.world.host.log());
         all.promises += seen.promises;
         all.unsynced += seen.unsynced;
@@ -134,6 +133,7 @@ fn hold(layout: &'static Layout, long: bool) {
     let mut last = None;
     for at in day.moments(count, &mut dice) {
         let cut = Cut { at, unflushed: any(&mut dice) };
+        println!("seed {seed}, of {}..={}: {cut:?}", day.from, day.upto);
         let (seen, images) = day.after(&cut);
         see(&cut, seen, &day);
         last = Some((cut, images));
@@ -142,6 +142,7 @@ fn hold(layout: &'static Layout, long: bool) {
     let mut start = Start::new(&mut day.world, images);
     for at in start.moments(again, &mut dice) {
         let second = Cut { at, unflushed: any(&mut dice) };
+        println!("seed {seed}, of the start after {first:?}: {second:?}");
         let seen = start.after(&mut day.world, &day.promises, &first, &second);
         see(&second, seen, &day);
     }
