@@ -15,6 +15,8 @@ use crate::{
 /// What was seen after a cut.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// After how many cuts.
+    pub cuts: u32,
     /// Promises that do not hold.
     pub broken: Vec<Broken>,
     /// All that were looked for.
@@ -48,7 +50,7 @@ struct Found {
 /// Starts the daemon and looks for all that was promised by `at`; then it ends.
 pub fn look(world: &mut World, promises: &Promises, at: u64) -> Seen {
     world.host.start();
-    let mut seen = Seen::default();
+    let mut seen = Seen { cuts: 1, ..Seen::default() };
     let mut found = listed(world);
     for id in promises.workspaces().filter(|id| !id.is_empty()) {
         let about: BTreeMap<_, _> = promises.of(id, at).collect();
@@ -100,6 +102,15 @@ fn mount(world: &World, id: &str, uid: u32, found: &mut Found) -> Result<(), Str
 }
 
 impl Seen {
+    /// Takes in what was seen after other cuts.
+    pub fn add(&mut self, other: Seen) {
+        self.cuts += other.cuts;
+        self.broken.extend(other.broken);
+        self.promises += other.promises;
+        self.unsynced += other.unsynced;
+        self.lost += other.lost;
+    }
+
     fn file(&mut self, id: &str, found: &Found, states: &[&State]) {
         let held: Vec<_> = states.iter().map(|state| state.holds(&found.point)).collect();
         if matches!(states, [State::Unsynced { .. }, ..]) {

@@ -5,8 +5,8 @@ use nix::sys::signal::Signal::SIGTERM;
 use crate::{
     after::{self, Seen},
     dice::Dice,
-    hand::{self, ITSELF},
-    log::{Cut, Disks, Entry, Log, What},
+    hand,
+    log::{Cut, Disks, Entry, Log, Unflushed, What},
     promises::Promises,
     world::{Layout, World},
 };
@@ -34,8 +34,18 @@ impl Day {
         Day { world, log, disks: Disks::new(new), promises, from, upto }
     }
 
-    /// Moments at which the power may go: when something has just been acknowledged, after flushes, and any. In order.
-    pub fn moments(&self, count: usize, dice: &mut Dice) -> Vec<u64> {
+    /// Cuts, in order: after each command when it has just been acknowledged, and `more` of them when anything has, after
+    /// flushes, and at any moment.
+    pub fn cuts(&self, more: usize, dice: &mut Dice) -> Vec<Cut> {
+        let after = |deed: &str| self.promises.moments(|told| told.deed == deed);
+        let deeds = self.promises.deeds().into_iter().map(|deed| dice.pick(&after(deed)));
+        let deeds: Vec<_> = deeds.map(|at| Cut { at, unflushed: Unflushed::Lost }).collect();
+        let moments = self.moments(more, dice).into_iter();
+        let any: Vec<_> = moments.map(|at| Cut { at, unflushed: Unflushed::any(dice) }).collect();
+        in_order([deeds, any].concat())
+    }
+
+    fn moments(&self, count: usize, dice: &mut Dice) -> Vec<u64> {
         let within = |entry: &&Entry| (self.from..=self.upto).contains(&entry.end);
         let entries = || self.log.entries.iter().filter(within);
         let any: Vec<_> = entries().map(|entry| entry.end).collect();
@@ -47,13 +57,7 @@ impl Day {
             2 => dice.pick(&flushes),
             _ => dice.pick(&any),
         };
-        in_order((0..count).map(pick))
-    }
-
-    /// Moments at which something was done to a workspace itself, in order.
-    pub fn moments_of_workspaces(&self, count: usize, dice: &mut Dice) -> Vec<u64> {
-        let told = self.promises.moments(|told| told.key == ITSELF);
-        in_order((0..count).map(|_| dice.pick(&told)))
+        (0..count).map(pick).collect()
     }
 
     /// What is seen after `cut`, which does not lie before an earlier one, and what it left on the disks.
@@ -80,10 +84,10 @@ impl Start {
         Start { log: world.unplug(), disks: Disks::new(images) }
     }
 
-    /// Any moments of it, in order.
-    pub fn moments(&self, count: usize, dice: &mut Dice) -> Vec<u64> {
+    /// Cuts at any moments of it, in order.
+    pub fn cuts(&self, count: usize, dice: &mut Dice) -> Vec<Cut> {
         let ends: Vec<_> = self.log.entries.iter().map(|entry| entry.end).collect();
-        in_order((0..count).map(|_| dice.pick(&ends)))
+        in_order((0..count).map(|_| Cut { at: dice.pick(&ends), unflushed: Unflushed::any(dice) }).collect())
     }
 
     /// What is seen of what was promised before the first cut, after a second one in this start.
@@ -96,8 +100,7 @@ impl Start {
     }
 }
 
-fn in_order(moments: impl Iterator<Item = u64>) -> Vec<u64> {
-    let mut moments: Vec<_> = moments.collect();
-    moments.sort_unstable();
-    moments
+fn in_order(mut cuts: Vec<Cut>) -> Vec<Cut> {
+    cuts.sort_unstable_by_key(|cut| cut.at);
+    cuts
 }

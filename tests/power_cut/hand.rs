@@ -92,6 +92,7 @@ impl Hand<'_> {
     /// Does something, and remembers how it left what it was done to.
     fn promise<T>(
         &mut self,
+        deed: &str,
         done: impl FnOnce(&World) -> T,
         about: impl FnOnce(&T) -> (String, String, State),
     ) -> T {
@@ -99,20 +100,22 @@ impl Hand<'_> {
         let result = done(self.world);
         let upto = self.world.position();
         let (workspace, key, state) = about(&result);
-        self.told.push(Told { workspace, key, from, upto, torn: false, state });
+        self.told.push(Told { workspace, key, from, upto, deed: deed.to_owned(), torn: false, state });
         result
     }
 
     fn command(&mut self, uid: u32, args: &[&str], id: &str, state: State) {
         let done = |world: &World| world.host.json(uid, args);
-        self.promise(done, |_| (id.to_owned(), ITSELF.to_owned(), state));
+        self.promise(args[0], done, |_| (id.to_owned(), ITSELF.to_owned(), state));
     }
 
     /// At a directory that `scorpioctl` makes.
     fn create(&mut self, uid: u32, name: &str, options: &[&str]) -> (String, PathBuf) {
         let point = self.world.home(uid).join(name);
         let state = if options.contains(&"--ephemeral") { State::Gone } else { State::Stands { uid } };
+        let deed = ["create", "--ephemeral"][usize::from(state == State::Gone)];
         let id = self.promise(
+            deed,
             |world| {
                 let args = [&["mount", "repo:/", point.to_str().unwrap()], options].concat();
                 world.host.json(uid, &args)["id"].as_str().unwrap().to_owned()
@@ -125,6 +128,7 @@ impl Hand<'_> {
     fn write(&mut self, uid: u32, id: &str, point: &Path, name: &str) {
         let script = format!("cd '{}'; head -c 3000 /dev/urandom > {name}; sync {name} .", point.display());
         self.promise(
+            "write",
             |world| world.host.sh_as(uid, &script),
             |_| {
                 let sum = Sum::of(&fs::read(point.join(name)).unwrap());
@@ -156,6 +160,7 @@ impl Hand<'_> {
         let token = (round % 12 == 4).then(|| format!("token-{round}"));
         let about = State::Secret { uid, token: token.clone() };
         self.promise(
+            if token.is_some() { "login" } else { "logout" },
             |world| {
                 let vault = vault(world);
                 match token {

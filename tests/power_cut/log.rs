@@ -114,6 +114,17 @@ pub enum Unflushed {
     Torn(u64),
 }
 
+impl Unflushed {
+    /// One of the three; the seed is taken from `dice`.
+    pub fn any(dice: &mut Dice) -> Unflushed {
+        match dice.roll(8) {
+            0..=3 => Unflushed::Lost,
+            4 => Unflushed::Landed,
+            _ => Unflushed::Torn(dice.roll(u64::MAX)),
+        }
+    }
+}
+
 /// The disks as they were at some moment, which only moves on.
 pub struct Disks {
     /// What is on them for sure.

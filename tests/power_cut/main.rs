@@ -34,7 +34,6 @@ use std::{
 use after::{Broken, Seen};
 use day::{Day, Start};
 use dice::Dice;
-use log::{Cut, Unflushed};
 use world::{Layout, ONE_DISK, SERVE, THREE_DISKS};
 
 /// What a test has this binary do in its namespaces.
@@ -119,63 +118,46 @@ fn seed() -> u64 {
 
 /// Cuts of a day's work, and again of the start that follows one of them.
 fn hold(layout: &'static Layout, long: bool) {
-    let (rounds, count, again) = if long { (36, 200, 20) } else { (12, 16, 3) };
+    let (rounds, more, again) = if long { (36, 190, 20) } else { (12, 7, 3) };
     let (seed, begin) = (seed(), Instant::now());
     let mut day = Day::new(layout, rounds, seed);
     let worked = begin.elapsed();
-    let (mut dice, mut all) = (Dice::new(seed), Seen::default());
-    let mut see = |cut: &Cut, seen: Seen, day: &Day| {
+    let (mut dice, mut all, mut last) = (Dice::new(seed), Seen::default(), None);
+    for cut in day.cuts(more, &mut dice) {
         println!("seed {seed}, of {}..={}: {cut:?}", day.from, day.upto);
-        assert!(seen.broken.is_empty(), "seed {seed}: {cut:?}: {:#?}\n{}", seen.broken, day.world.host.log());
-        all.promises += seen.promises;
-        all.unsynced += seen.unsynced;
-        all.lost += seen.lost;
-    };
-    let mut last = None;
-    for at in day.moments(count, &mut dice) {
-        let cut = Cut { at, unflushed: any(&mut dice) };
         let (seen, images) = day.after(&cut);
-        see(&cut, seen, &day);
+        assert!(seen.broken.is_empty(), "{cut:?}: {:#?}\n{}", seen.broken, day.world.host.log());
+        all.add(seen);
         last = Some((cut, images));
     }
     let (first, images) = last.unwrap();
     let mut start = Start::new(&mut day.world, images);
-    for at in start.moments(again, &mut dice) {
-        let second = Cut { at, unflushed: any(&mut dice) };
+    for second in start.cuts(again, &mut dice) {
+        println!("seed {seed}, of the start after {first:?}: {second:?}");
         let seen = start.after(&mut day.world, &day.promises, &first, &second);
-        see(&second, seen, &day);
+        assert!(seen.broken.is_empty(), "{second:?}: {:#?}\n{}", seen.broken, day.world.host.log());
+        all.add(seen);
     }
+    let Seen { cuts, promises, unsynced, lost, .. } = all;
     println!(
-        "FIGURE power cuts, {} disk(s): {} cuts in {} writes and flushes ({} MiB), {} promises held; {} of {} files that nobody \
-         synced were lost; {:.1} s of work, {:.2} s a cut",
+        "FIGURE power cuts, {} disk(s): {cuts} cuts in {} writes and flushes ({} MiB), {promises} promises held; {lost} of \
+         {unsynced} files that nobody synced were lost; {:.1} s of work, {:.2} s a cut",
         layout.disks.len(),
-        count + again,
         day.log.entries.len(),
         day.upto >> 20,
-        all.promises,
-        all.lost,
-        all.unsynced,
         worked.as_secs_f64(),
-        (begin.elapsed() - worked).as_secs_f64() / (count + again) as f64,
+        (begin.elapsed() - worked).as_secs_f64() / f64::from(cuts),
     );
-    assert!(all.promises > 50 * count as u64, "only {} promises were looked for", all.promises);
-    assert!(all.lost > 0, "these cuts take nothing away");
-}
-
-fn any(dice: &mut Dice) -> Unflushed {
-    match dice.roll(8) {
-        0..=3 => Unflushed::Lost,
-        4 => Unflushed::Landed,
-        _ => Unflushed::Torn(dice.roll(u64::MAX)),
-    }
+    assert!(promises > 50 * u64::from(cuts), "only {promises} promises were looked for");
+    assert!(lost > 0, "these cuts take nothing away");
 }
 
 fn are_broken(layout: &'static Layout) {
     let seed = seed();
     let mut day = Day::new(layout, 6, seed);
     let mut broken = Vec::new();
-    for at in day.moments_of_workspaces(6, &mut Dice::new(seed)) {
-        broken.extend(day.after(&Cut { at, unflushed: Unflushed::Lost }).0.broken);
+    for cut in day.cuts(0, &mut Dice::new(seed)) {
+        broken.extend(day.after(&cut).0.broken);
     }
     let workspaces = broken.iter().filter(|broken| matches!(broken, Broken::Workspace(_))).count();
     let files = broken.iter().filter(|broken| matches!(broken, Broken::File(_))).count();

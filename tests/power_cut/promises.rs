@@ -1,6 +1,12 @@
 //! What was promised, and until when what else may be found. Pure but for [`State::holds`], which looks.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
 
 use serde::Deserialize;
 
@@ -15,6 +21,9 @@ pub struct Told {
     pub from: u64,
     /// The log's length when it was acknowledged.
     pub upto: u64,
+    /// What was done, where it is one of the commands, each of which has a cut of its own.
+    #[serde(default)]
+    pub deed: String,
     /// In between, anything may be found, and not only the state of before or after.
     #[serde(default)]
     pub torn: bool,
@@ -72,8 +81,16 @@ impl Promises {
 
     /// The moments of acknowledgements.
     pub fn moments(&self, of: impl Fn(&Told) -> bool) -> Vec<u64> {
-        let all = self.0.values().flat_map(BTreeMap::values).flatten();
-        all.filter(|told| of(told)).map(|told| told.upto).collect()
+        self.all().filter(|told| of(told)).map(|told| told.upto).collect()
+    }
+
+    /// All that was done by commands.
+    pub fn deeds(&self) -> BTreeSet<&str> {
+        self.all().map(|told| told.deed.as_str()).filter(|deed| !deed.is_empty()).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Told> {
+        self.0.values().flat_map(BTreeMap::values).flatten()
     }
 
     pub fn workspaces(&self) -> impl Iterator<Item = &str> {
@@ -164,6 +181,7 @@ fn what_may_be_found_is_what_was_acknowledged_or_under_way() {
         key: "k".into(),
         from,
         upto,
+        deed: String::new(),
         torn,
         state: State::Stands { uid },
     };
