@@ -47,7 +47,7 @@ handover_variant() {
     if [ -n "${SCORPIO_LONG:-}" ]; then
         handover_load "$rounds" "$rounds" 3 3
     else
-        handover_load 2 2 0 0
+        handover_load $((rounds / 5 + 1)) $((rounds / 5 + 1)) 0 0
     fi
 }
 

@@ -25,6 +25,8 @@ PATIENCE_S = 120
 NOT_AWAITED = {"build", "evict"}
 # Of three kills two come when answers have been held back.
 KILLS_OF_ONE_KIND = 3
+# So long the load is left alone between two blows.
+BETWEEN_S = 0.3
 # Both threads that read the device hold an answer by then, and requests that nobody has read are queued.
 HELD_REQUESTS = 4
 HOLD_S = 3
@@ -34,12 +36,13 @@ class Blows:
     def __init__(self, state, options):
         self.state, self.options = state, options
         self.done, self.kills = [], 0
-        self.requests = {}
+        self.cold, self.requests = 0, {}
         self.connections = connections()
+        self.mark = self.asked_and_cold()
 
     def one(self, kind):
         run("systemctl", "reset-failed", UNIT)
-        self.count_requests()
+        self.account()
         blow = {"kind": kind, "begin": time.monotonic()}
         pid = main_pid()
         getattr(self, kind)(pid, blow)
@@ -48,6 +51,7 @@ class Blows:
             time.sleep(0.02)
         blow["back"] = time.monotonic()
         self.done.append(blow)
+        self.mark = self.asked_and_cold()
         self.settle(blow["back"])
 
     def settle(self, since):
@@ -55,18 +59,27 @@ class Blows:
         before = ledger.beats(self.state)
         while True:
             now = ledger.beats(self.state)
-            slow = [name for name in before if now[name] < before[name] + 2 and name not in NOT_AWAITED]
-            if not slow:
+            slow = [name for name in before if now[name][0] < before[name][0] + 2 and name not in NOT_AWAITED]
+            if not slow and time.monotonic() > since + BETWEEN_S:
                 return
             in_time(since, f"{slow} do not go on")
             time.sleep(0.02)
 
-    def count_requests(self):
-        """A process takes its counters with it, so they are asked for before; what comes in between is not counted."""
-        counters = json.loads(run("scorpioctl", "--json", "stats").stdout)
-        for session in counters["sessions"].values():
-            for opcode, count in session["by_opcode"].items():
-                self.requests[opcode] = self.requests.get(opcode, 0) + count
+    def account(self):
+        """Adds up what was asked, and what was cold, since the mark: while one daemon served, which takes its counters with it."""
+        cold = self.cold_operations()
+        requests, (requests_before, cold_before) = asked(), self.mark
+        self.cold += cold - cold_before
+        for opcode, count in requests.items():
+            more = count - requests_before.get(opcode, 0)
+            self.requests[opcode] = self.requests.get(opcode, 0) + more
+
+    def asked_and_cold(self):
+        requests = asked()
+        return requests, self.cold_operations()
+
+    def cold_operations(self):
+        return sum(cold for _, cold in ledger.beats(self.state).values())
 
     def restart(self, _pid, blow):
         blow["at"] = time.monotonic()
@@ -89,7 +102,8 @@ class Blows:
             blow["waiting"] = self.waiting()
             blow["at"] = time.monotonic()
             os.kill(pid, signal.SIGKILL)
-            holder.wait()
+            # A thread that is traced is not gone before its tracer says so.
+            holder.kill()
 
     def waiting(self):
         """How many requests the kernel has no answer to."""
@@ -134,7 +148,7 @@ class Blows:
 
     def save(self):
         with open(os.path.join(self.state, "blows.json"), "w", encoding="utf-8") as file:
-            json.dump({"blows": self.done, "requests": self.requests}, file)
+            json.dump({"blows": self.done, "cold": self.cold, "requests": self.requests}, file)
 
 
 def run(*words, check=True):
@@ -151,6 +165,16 @@ def in_time(since, complaint):
 
 def main_pid():
     return int(run("systemctl", "show", "-P", "MainPID", UNIT).stdout)
+
+
+def asked():
+    """How often the daemon was asked for what, by all sessions, since it started; what has no answer is no question."""
+    total = {}
+    for session in json.loads(run("scorpioctl", "--json", "stats").stdout)["sessions"].values():
+        for opcode, count in session["by_opcode"].items():
+            if opcode not in ("FORGET", "BATCH_FORGET", "INTERRUPT"):
+                total[opcode] = total.get(opcode, 0) + count
+    return total
 
 
 def watchdog_entries():
@@ -189,7 +213,7 @@ def main():
             blows.one("watchdog")
         blows.hungry_watchdog(0)
         blows.one("restart")
-    blows.count_requests()
+    blows.account()
     blows.save()
 
 

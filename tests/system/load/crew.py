@@ -50,7 +50,7 @@ def start(state, reference, *mounts):
         json.dump(pids, file)
     until = time.monotonic() + PATIENCE_S
     # The first build takes its time.
-    while waited_for := {name for name in pids if not ledger.beats(state).get(name)} - {"build"}:
+    while waited_for := {name for name in pids if ledger.beats(state).get(name, (0, 0))[0] == 0} - {"build"}:
         ended = [name for name in waited_for if os.path.exists(os.path.join(state, f"{name}.json"))]
         if ended or time.monotonic() > until:
             for name in ended:

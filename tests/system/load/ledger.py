@@ -2,7 +2,7 @@
 
 Files in the directory of the load (`state`), one of each for every worker:
 
-    NAME.beat    8 bytes, how many operations have ended; grows while the worker goes on
+    NAME.beat    two numbers: how many operations have ended, and how many of those were cold; they grow while it goes on
     NAME.log     what must be found in the mount at the end, a line of JSON each (writers and the database)
     NAME.json    counts, slow operations and failures, written when the worker ends
     on           as long as it is there, workers go on
@@ -20,6 +20,8 @@ import traceback
 
 # Operations from this length on are told one by one, with their times.
 SLOW_S = 0.010
+# As BEAT is written.
+BEAT = struct.Struct("<QQ")
 # A worker to which everything fails need not say it more often.
 MOST_FAILURES = 50
 # Between two operations: sixteen workers and a build leave two processors time to see how long anything waits.
@@ -30,10 +32,10 @@ class Ledger:
     def __init__(self, state, name):
         self.state, self.name = state, name
         self.kinds, self.slow, self.failures = {}, [], []
-        self.ended = 0
+        self.ended = self.cold = 0
         file = os.open(self.path("beat"), os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(file, 8)
-        self.beat = mmap.mmap(file, 8)
+        os.ftruncate(file, BEAT.size)
+        self.beat = mmap.mmap(file, BEAT.size)
         os.close(file)
         self.log = open(self.path("log"), "w", encoding="utf-8")
 
@@ -56,8 +58,8 @@ class Ledger:
             counts[1] += cold
             if end - begin >= SLOW_S and not is_long:
                 self.slow.append((kind, begin, end))
-            self.ended += 1
-            struct.pack_into("<Q", self.beat, 0, self.ended)
+            self.ended, self.cold = self.ended + 1, self.cold + cold
+            BEAT.pack_into(self.beat, 0, self.ended, self.cold)
 
     def note(self, **line):
         """Something that has been acknowledged."""
@@ -87,12 +89,12 @@ def work(ledger, steps, rest=REST_S):
 
 
 def beats(state):
-    """How many operations each worker has ended."""
+    """How many operations each worker has ended, and how many of them were cold."""
     counts = {}
     for file in os.listdir(state):
         if file.endswith(".beat"):
             with open(os.path.join(state, file), "rb") as beat:
-                counts[file.removesuffix(".beat")] = struct.unpack("<Q", beat.read(8).ljust(8, b"\0"))[0]
+                counts[file.removesuffix(".beat")] = BEAT.unpack(beat.read().ljust(BEAT.size, b"\0"))
     return counts
 
 
