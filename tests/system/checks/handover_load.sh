@@ -2,33 +2,66 @@
 # aborted by its watchdog, upgraded and downgraded. The programs are in ../load.
 
 HANDOVER_STATE=/var/tmp/load
+HANDOVER_PROGRAMS=/var/tmp/load-programs
 
 # handover_load RESTARTS KILLS WATCHDOGS PACKAGES: in workspaces of its own, which are made on the sessions of now.
 handover_load() {
+    whatever_happens load_is_over load_meets "$@"
+    wait_for_service
+    no_stale_mount
+}
+
+load_meets() {
     local mounts patience=2
     case $suite in vm-*) patience=15 ;; esac
-    run rm -rf "$HANDOVER_STATE" /var/tmp/load-programs /var/tmp/reference
-    run mkdir -p /var/tmp/load-programs /var/tmp/reference /run/connections
-    tar -C tests/system/load -c . | run tar -C /var/tmp/load-programs -x --no-same-owner
+    run rm -rf "$HANDOVER_STATE" "$HANDOVER_PROGRAMS" /var/tmp/reference
+    run mkdir -p "$HANDOVER_PROGRAMS" /var/tmp/reference /run/connections
+    tar -C tests/system/load -c . | run tar -C "$HANDOVER_PROGRAMS" -x --no-same-owner
     script 'mountpoint -q /run/connections || mount -t fusectl none /run/connections
         git --git-dir /srv/git/project.git archive main | tar -C /var/tmp/reference -x'
-    as_alice 'mkdir -p ~/load && scorpioctl mount project:/ ~/load >/dev/null && touch ~/load/counter'
-    as bob bash -euc 'mkdir -p ~/load && scorpioctl mount project:/ ~/load >/dev/null && touch ~/load/counter'
+    as_alice 'mkdir -p ~/load && scorpioctl mount project:/ ~/load && touch ~/load/counter'
+    as bob bash -euc 'mkdir -p ~/load && scorpioctl mount project:/ ~/load && touch ~/load/counter'
     mounts=$(scorpio_mounts)
-    run python3 /var/tmp/load-programs/crew.py start "$HANDOVER_STATE" /var/tmp/reference alice:/home/alice/load bob:/home/bob/load
-    run python3 /var/tmp/load-programs/blows.py "$HANDOVER_STATE" --restart "$1" --kill "$2" --watchdog "$3" --packages "$4" \
+    load_program crew.py start "$HANDOVER_STATE" /var/tmp/reference alice:/home/alice/load bob:/home/bob/load
+    load_program blows.py "$HANDOVER_STATE" --restart "$1" --kill "$2" --watchdog "$3" --packages "$4" \
         --watchdog-s "$patience" --package /var/tmp/packages/"${package##*/}" --later /var/tmp/packages/"${later##*/}"
-    run python3 /var/tmp/load-programs/crew.py stop "$HANDOVER_STATE"
+    load_program crew.py stop "$HANDOVER_STATE"
     nothing_stuck
     # Nothing was mounted again.
     test "$(scorpio_mounts)" = "$mounts"
-    as_alice "python3 /var/tmp/load-programs/verify.py $HANDOVER_STATE ~/load /var/tmp/reference 0"
-    as bob bash -euc "python3 /var/tmp/load-programs/verify.py $HANDOVER_STATE ~/load /var/tmp/reference 1"
-    run python3 /var/tmp/load-programs/report.py "$HANDOVER_STATE"
-    as_alice 'scorpioctl remove ~/load --discard --yes >/dev/null && rmdir ~/load'
-    as bob bash -euc 'scorpioctl remove ~/load --discard --yes >/dev/null && rmdir ~/load'
-    wait_for_service
-    no_stale_mount
+    as_alice "python3 $HANDOVER_PROGRAMS/verify.py $HANDOVER_STATE ~/load /var/tmp/reference 0"
+    as bob bash -euc "python3 $HANDOVER_PROGRAMS/verify.py $HANDOVER_STATE ~/load /var/tmp/reference 1"
+    load_program report.py "$HANDOVER_STATE"
+}
+
+# Nothing of it is left for the checks that follow. What the workers met is told if nothing else told it.
+load_is_over() {
+    local user
+    if run test -e "$HANDOVER_STATE/on"; then
+        load_program crew.py stop "$HANDOVER_STATE" || true
+        load_program report.py "$HANDOVER_STATE" || true
+    fi
+    for user in alice bob; do
+        as "$user" bash -c 'cd; ! test -d load || { scorpioctl remove ~/load --discard --yes && rmdir load; }' || true
+    done
+}
+
+load_program() {
+    local program=$1
+    shift
+    run python3 "$HANDOVER_PROGRAMS/$program" "$@"
+}
+
+# whatever_happens AFTERWARDS CMD...: runs CMD, then AFTERWARDS even if it failed.
+whatever_happens() {
+    local afterwards=$1 status
+    shift
+    set +e
+    (set -e; "$@")
+    status=$?
+    set -e
+    "$afterwards"
+    return "$status"
 }
 
 scorpio_mounts() { run grep -e 'overlay scorpio:' -e 'fuse.scorpio' /proc/self/mountinfo; }
@@ -53,17 +86,15 @@ handover_variant() {
 
 # with_engine KEY VALUE CMD...: with all sessions made anew under this configuration, and again without it afterwards.
 with_engine() {
-    local key=$1 value=$2 status
-    shift 2
-    script "printf '[engine]\n$key = \"$value\"\n' >/etc/scorpio/scorpio.toml.d/engine.toml"
+    script "printf '[engine]\n$1 = \"$2\"\n' >/etc/scorpio/scorpio.toml.d/engine.toml"
     sessions_anew
-    set +e
-    (set -e; "$@")
-    status=$?
-    set -e
+    shift 2
+    whatever_happens engine_as_it_was "$@"
+}
+
+engine_as_it_was() {
     script 'rm /etc/scorpio/scorpio.toml.d/engine.toml'
     sessions_anew
-    return "$status"
 }
 
 sessions_anew() {

@@ -204,6 +204,13 @@ def main():
     words.add_argument("--later")
     options = words.parse_args()
     blows = Blows(options.state, options)
+    try:
+        all_of_them(blows, options)
+    finally:
+        blows.save()
+
+
+def all_of_them(blows, options):
     for kind in plan(options):
         blows.one(kind)
     if options.watchdog:
@@ -214,7 +221,6 @@ def main():
         blows.hungry_watchdog(0)
         blows.one("restart")
     blows.account()
-    blows.save()
 
 
 if __name__ == "__main__":

@@ -58,15 +58,20 @@ class Ledger:
             counts[1] += cold
             if end - begin >= SLOW_S and not is_long:
                 self.slow.append((kind, begin, end))
-            self.ended, self.cold = self.ended + 1, self.cold + cold
-            BEAT.pack_into(self.beat, 0, self.ended, self.cold)
+            self.count(cold)
 
     def note(self, **line):
         """Something that has been acknowledged."""
         self.log.write(json.dumps(line) + "\n")
         self.log.flush()
 
+    def count(self, cold):
+        self.ended, self.cold = self.ended + 1, self.cold + cold
+        BEAT.pack_into(self.beat, 0, self.ended, self.cold)
+
     def failed(self):
+        # Wherever it failed: this worker is not stuck.
+        self.count(cold=False)
         if len(self.failures) < MOST_FAILURES:
             self.failures.append(traceback.format_exc())
 

@@ -1,6 +1,6 @@
 """report.py STATE
 
-What the load met, as lines `FIGURE ...`; ends with 1, and says why, when anything of what is promised does not hold.
+What the load met, as lines `FIGURE ...`; ends with 1, and says why, if anything of what is promised does not hold.
 """
 
 import glob
@@ -15,6 +15,8 @@ import tree
 
 # The least share of operations for which the daemon had to be asked.
 COLD = 1 / 3
+# Of what was broken; when much is, most of it is the same.
+MOST_TOLD = 10
 
 
 def load(path):
@@ -39,7 +41,7 @@ class Report:
             if worker is None:
                 self.broken.append(f"{name} did not end as it should")
                 continue
-            self.broken += [f"{name}: {failure}" for failure in worker["failures"]]
+            self.broken += [f"{failure.strip()} ({name})" for failure in worker["failures"]]
             for kind, (count, cold) in worker["kinds"].items():
                 all_of_it, cold_of_it = kinds.get(kind, (0, 0))
                 kinds[kind] = (all_of_it + count, cold_of_it + cold)
@@ -116,10 +118,11 @@ def main(state):
     report.pauses()
     report.in_flight()
     report.content()
-    for broken in report.broken:
-        print(f"broken: {broken}")
+    for broken in report.broken[:MOST_TOLD]:
+        # Of a traceback, what was done and how it failed.
+        print("broken:", *broken.strip().splitlines()[-3:], sep="\n    ")
     if report.broken:
-        raise SystemExit(1)
+        raise SystemExit(f"{len(report.broken)} promises were broken")
 
 
 if __name__ == "__main__":
