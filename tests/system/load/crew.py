@@ -1,7 +1,7 @@
 """crew.py start STATE REFERENCE USER:MOUNT USER:MOUNT | crew.py stop STATE
 
-Starts readers and writers in each user's mount, a build in the first one, a database in the last one, and what makes all of it cold;
-returns when all of them work. `stop` returns when all have ended. As root.
+`start` starts readers and writers in each user's mount, a build in the first one, a database in the last one, and what makes
+all of it cold; it returns when all of them work, `stop` when all of them have ended. As root.
 """
 
 import json

@@ -1,8 +1,7 @@
 """evict.py STATE NAME
 
-Has the kernel forget, several times a second, all names and pages of the mounts that nobody uses right now: remounting a file
-system with the options that it has does that, and no other file system notices (as `drop_caches` would make all of them). Needs
-root.
+Has the kernel forget, several times a second, all names and pages of the mounts that nobody uses right now. Remounting a file system
+with the options that it has does that; `drop_caches` would do it to every file system of the host. As root.
 """
 
 import ctypes
