@@ -72,7 +72,7 @@ handover_under_load() {
         handover_load "$rounds" "$rounds" 3 3
     else
         # Two of the restarts are those before and after the watchdog's.
-        handover_load $((rounds * 2 / 5 + 1)) $((rounds * 2 / 5)) 1 1
+        handover_load $((rounds * 2 / 5 + 1)) $((rounds * 2 / 5 + 1)) 1 1
     fi
 }
 

@@ -215,10 +215,12 @@ def all_of_them(blows, options):
         blows.one(kind)
     if options.watchdog:
         blows.hungry_watchdog(options.watchdog_s)
-        blows.one("restart")
-        for _ in range(options.watchdog):
-            blows.one("watchdog")
-        blows.hungry_watchdog(0)
+        try:
+            blows.one("restart")
+            for _ in range(options.watchdog):
+                blows.one("watchdog")
+        finally:
+            blows.hungry_watchdog(0)
         blows.one("restart")
     blows.account()
 
