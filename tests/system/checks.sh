@@ -10,8 +10,10 @@ run_checks() {
     check "two users see their own workspaces only" two_users
     check "root gives a workspace of one user to another" give_away
     check "a private origin is read with a credential, and by nobody else" private_origins
-    check "restart and kill -9 under load, $rounds times" restarts_under_load
+    check "restarts, kills, the watchdog and packages under load: nobody notices" handover_under_load
     check "sessions are made and gone on with in the way this kernel can" kernel_decides
+    check "nobody notices where the kernel does not ask again" handover_with_slots
+    check "nobody notices where every user has a session" handover_with_owners
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
     check "after a reboot every workspace is there again" reboot

@@ -13,7 +13,7 @@
 MACHINES=${MACHINES:-/run/scorpio-test-machines}
 mkdir -p "$MACHINES"
 
-MACHINE_PACKAGES=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,login,passwd,util-linux,procps,curl,jq,git,make,gcc,libc6-dev,sqlite3,strace,python3-minimal
+MACHINE_PACKAGES=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,login,passwd,util-linux,procps,curl,jq,git,make,gcc,libc6-dev,sqlite3,strace,python3
 
 machine_fail() {
     echo "machine: $*" >&2
