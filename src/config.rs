@@ -94,6 +94,8 @@ pub struct FetchConfig {
     pub requests: usize,
     /// Bytes of blobs in memory on their way to the cache: 256 MiB.
     pub flight_bytes: u64,
+    /// What one user may have fetched from one origin at once; more of it waits: 16.
+    pub requests_per_user: usize,
 }
 
 /// How the lower is owned.
@@ -147,6 +149,8 @@ pub struct Limits {
     pub connections: usize,
     /// Longest `--ttl`: 90 days.
     pub max_ttl: Duration,
+    /// Calls of one user being worked on at once: 64.
+    pub calls_per_user: usize,
 }
 
 /// Who decides.

@@ -84,6 +84,8 @@ pub struct KernelOptions {
     pub replay: Replay,
     /// Bounds of each session.
     pub limits: SessionLimits,
+    /// Fetches from one origin that each user may have under way.
+    pub fetches_per_user: usize,
     /// How long making or ending one mount may take.
     pub mount_timeout: Duration,
     /// How mounters are started.
@@ -174,6 +176,7 @@ impl KernelEngine {
         let common = Common {
             below: places.sessions.clone(),
             limits: options.limits,
+            fetches_per_user: options.fetches_per_user,
             replay: options.replay,
             runtime: runtime.clone(),
             keeper: options.handover.keeper,
