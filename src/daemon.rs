@@ -154,7 +154,7 @@ fn write_man_pages(dir: &Path) -> Result<(), DaemonError> {
 /// Serves until told to stop.
 fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
     let config = Config::load_from_system(config_file)?;
-    telemetry::init(&config.daemon.log_level, config::journal_stream().as_deref())?;
+    let telemetry = telemetry::init(&config.daemon.log_level, config::journal_stream().as_deref())?;
     refuse_private_namespace()?;
     privileges::cut()?;
     if !heap::give_memory_back() {
@@ -169,7 +169,9 @@ fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
         .build()
         .map_err(|source| DaemonError::Host { action: "start the runtime".to_owned(), source })?;
     let result = runtime.block_on(serve(config));
+    runtime.spawn(telemetry.clone().keep_telling_held_back());
     // Nothing that hangs (an origin, a name service) keeps the process from ending.
+    telemetry.tell_held_back();
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
