@@ -148,7 +148,8 @@ fn write_man_pages(dir: &Path) -> Result<(), DaemonError> {
     let man = clap_mangen::Man::new(command).section("8");
     let mut page = Vec::new();
     man.render(&mut page).map_err(failed)?;
-    std::fs::write(dir.join("scorpiod.8"), page).map_err(failed)
+    std::fs::write(dir.join("scorpiod.8"), page).map_err(failed)?;
+    std::fs::write(dir.join("scorpio.toml.5"), config::manual()).map_err(failed)
 }
 
 /// Serves until told to stop.
@@ -168,10 +169,10 @@ fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Host { action: "start the runtime".to_owned(), source })?;
-    let result = runtime.block_on(serve(config));
     runtime.spawn(telemetry.clone().keep_telling_held_back());
-    // Nothing that hangs (an origin, a name service) keeps the process from ending.
+    let result = runtime.block_on(serve(config));
     telemetry.tell_held_back();
+    // Nothing that hangs (an origin, a name service) keeps the process from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
