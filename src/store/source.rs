@@ -246,7 +246,7 @@ impl Source {
     fn note_failure(&self, want: &Want, why: &FetchError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         if let FetchError::Mismatch { reason, .. } = why {
-            tracing::warn!(scorpio_origin = %self.name, oid = %want.oid, commit = %want.hint.commit, reason, "an origin answered with something else than was asked for; it is not kept");
+            tracing::warn!(scorpio_origin = %self.name.configured(), scorpio_uid = self.name.user(), oid = %want.oid, commit = %want.hint.commit, reason, "an origin answered with something else than was asked for; it is not kept");
         } else {
             tracing::debug!(scorpio_origin = %self.name, oid = %want.oid, error = %why, "an object did not come");
         }
