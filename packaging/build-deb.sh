@@ -49,9 +49,10 @@ install -d "$doc"
 sed "s/@VERSION@/$version/" packaging/debian/changelog | gzip -9n >"$doc/changelog.gz"
 install -m 644 -t "$doc" README.md
 man=$stage/usr/share/man
-install -d "$man/man1" "$man/man8"
+install -d "$man/man1" "$man/man5" "$man/man8"
 "$target/release/scorpioctl" gen-man "$man/man1"
 "$target/release/scorpiod" gen-man "$man/man8"
+mv "$man/man8/scorpio.toml.5" "$man/man5/"
 find "$man" -type f -exec gzip -9n {} +
 completions=$stage/usr/share
 "$target/release/scorpioctl" completions bash |

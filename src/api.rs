@@ -19,8 +19,8 @@ pub use params::{
     RemoveWorkspace, StoreCredential, UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
 };
 pub use views::{
-    CacheCounters, Counters, Done, ForgottenCredential, Health, OriginCounters, OriginView, OrphanView,
-    PinState, ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI, WorkspaceEvent,
+    CacheCounters, CallCounters, Counters, Done, ForgottenCredential, Health, OriginCounters, OriginView,
+    OrphanView, PinState, ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI, WorkspaceEvent,
     WorkspacePage, WorkspaceState, WorkspaceView,
 };
 

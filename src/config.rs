@@ -8,7 +8,7 @@
 //! - `slot`: what may stand at a key
 //! - `value`: what was written, before a key says what it must be
 //! - `apply`: assignments → configuration
-//! - `show`: configuration → text
+//! - `show`: configuration → text; `manual`: the keys → a manual page
 //! - `error`: the one error
 
 mod apply;
@@ -17,6 +17,7 @@ mod document;
 mod environment;
 mod error;
 mod keys;
+mod manual;
 mod show;
 mod slot;
 mod sources;
@@ -28,6 +29,7 @@ use crate::types::{OriginName, RepoPath};
 
 pub use environment::{descriptor_store_room, has_service_manager, journal_stream, no_color};
 pub use error::ConfigError;
+pub use manual::manual;
 pub use show::reference;
 pub use sources::{DEFAULT_FILE, Source, SourceFile};
 pub use value::is_private;
@@ -92,6 +94,8 @@ pub struct FetchConfig {
     pub parked_per_user: usize,
     /// Requests to one origin at once: 16.
     pub requests: usize,
+    /// What one user may have fetched from one origin at once; more of it waits: 16.
+    pub requests_per_user: usize,
     /// Bytes of blobs in memory on their way to the cache: 256 MiB.
     pub flight_bytes: u64,
 }
@@ -145,6 +149,8 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Connections of all users: 512.
     pub connections: usize,
+    /// Calls of one user being worked on at once: 64.
+    pub calls_per_user: usize,
     /// Longest `--ttl`: 90 days.
     pub max_ttl: Duration,
 }

@@ -148,13 +148,14 @@ fn write_man_pages(dir: &Path) -> Result<(), DaemonError> {
     let man = clap_mangen::Man::new(command).section("8");
     let mut page = Vec::new();
     man.render(&mut page).map_err(failed)?;
-    std::fs::write(dir.join("scorpiod.8"), page).map_err(failed)
+    std::fs::write(dir.join("scorpiod.8"), page).map_err(failed)?;
+    std::fs::write(dir.join("scorpio.toml.5"), config::manual()).map_err(failed)
 }
 
 /// Serves until told to stop.
 fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
     let config = Config::load_from_system(config_file)?;
-    telemetry::init(&config.daemon.log_level, config::journal_stream().as_deref())?;
+    let telemetry = telemetry::init(&config.daemon.log_level, config::journal_stream().as_deref())?;
     refuse_private_namespace()?;
     privileges::cut()?;
     if !heap::give_memory_back() {
@@ -168,7 +169,9 @@ fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Host { action: "start the runtime".to_owned(), source })?;
+    runtime.spawn(telemetry.clone().keep_telling_held_back());
     let result = runtime.block_on(serve(config));
+    telemetry.tell_held_back();
     // Nothing that hangs (an origin, a name service) keeps the process from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result

@@ -129,6 +129,15 @@ pub enum Need {
     },
 }
 
+impl Need {
+    /// Whom it is fetched from.
+    pub fn origin(&self) -> &OriginName {
+        match self {
+            Need::Tree(origin, _) | Need::Blob(origin, _) | Need::Sizes { origin, .. } => origin,
+        }
+    }
+}
+
 /// Why there is no answer now.
 #[derive(Debug, thiserror::Error)]
 pub enum Stop {
@@ -300,7 +309,15 @@ impl Dicfuse {
 
     /// Brings what a question needs into the cache.
     pub async fn fetch(&self, need: Need) -> Result<(), FetchError> {
-        let store = &self.inner.store;
+        Dicfuse::fetch_from(&self.inner.store, need).await
+    }
+
+    /// The same for a question that waits until then and no longer.
+    pub async fn fetch_until(&self, at: tokio::time::Instant, need: Need) -> Result<(), FetchError> {
+        Dicfuse::fetch_from(&self.inner.store.until(at), need).await
+    }
+
+    async fn fetch_from(store: &ObjectStore, need: Need) -> Result<(), FetchError> {
         match need {
             Need::Tree(origin, want) => store.fetch_tree(&origin, want).await,
             Need::Blob(origin, want) => store.fetch_blob(&origin, want).await,

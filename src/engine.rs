@@ -223,6 +223,8 @@ pub struct SessionReport {
     pub connection: u32,
     /// Counters.
     pub stats: SessionStats,
+    /// Fetches that waited because their user had as many under way as may be.
+    pub queued: u64,
 }
 
 /// Makes and ends workspace mounts.

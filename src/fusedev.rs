@@ -39,6 +39,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use self::{
+    asker::{Asker, User},
     device::open_device,
     encode::UNKNOWN_SIZE,
     init::NegotiatedError,
@@ -144,14 +145,6 @@ pub struct Usage {
     pub files: u64,
 }
 
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
-    /// Thread id in the daemon's pid namespace; 0 when it is not visible there. On idmapped sessions this is the only
-    /// trace of the user.
-    pub pid: u32,
-}
-
 /// How a question is answered.
 pub enum Answered {
     /// At once.
@@ -167,7 +160,7 @@ pub enum Answered {
 /// A read-only file system. Called from several threads at once; must not wait for a network or another process.
 pub trait FileSystem: Send + Sync + 'static {
     /// Answers one question.
-    fn ask(&self, question: Question<'_>, asker: Asker) -> Answered;
+    fn ask(&self, question: Question<'_>, asker: &Asker) -> Answered;
 }
 
 /// Bounds of a session.

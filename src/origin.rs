@@ -97,11 +97,12 @@ impl From<u64> for BlobSize {
     }
 }
 
-/// Why a revision and path lead to no directory.
+/// Why a revision and path lead to no directory. Messages name an origin as the configuration does, also where it is one
+/// user's view of it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ResolveError {
     /// No commit has this name here.
-    #[error("origin `{origin}` has no revision `{rev}`")]
+    #[error("origin `{}` has no revision `{rev}`", origin.configured())]
     NoSuchRevision {
         /// Which origin was asked.
         origin: OriginName,
@@ -122,7 +123,7 @@ pub enum ResolveError {
         head: Oid,
     },
     /// An abbreviation that fits several commits.
-    #[error("revision `{rev}` is ambiguous in origin `{origin}`")]
+    #[error("revision `{rev}` is ambiguous in origin `{}`", origin.configured())]
     Ambiguous {
         /// Which origin was asked.
         origin: OriginName,
@@ -130,7 +131,7 @@ pub enum ResolveError {
         rev: String,
     },
     /// The commit has nothing at the path.
-    #[error("there is no `{path}` at revision `{rev}` of origin `{origin}`")]
+    #[error("there is no `{path}` at revision `{rev}` of origin `{}`", origin.configured())]
     NoSuchPath {
         /// Which origin was asked.
         origin: OriginName,
@@ -140,7 +141,7 @@ pub enum ResolveError {
         path: RepoPath,
     },
     /// The path is a file, symlink or gitlink.
-    #[error("`{path}` at revision `{rev}` of origin `{origin}` is not a directory")]
+    #[error("`{path}` at revision `{rev}` of origin `{}` is not a directory", origin.configured())]
     NotADirectory {
         /// Which origin was asked.
         origin: OriginName,
@@ -154,11 +155,11 @@ pub enum ResolveError {
     Fetch(#[from] FetchError),
 }
 
-/// Why an object did not come. None of these is ever kept as an answer.
+/// Why an object did not come. None of these is ever kept as an answer. Origins are named as in [`ResolveError`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// The origin answered that it has no such object.
-    #[error("origin `{origin}` does not have object {oid}")]
+    #[error("origin `{}` does not have object {oid}", origin.configured())]
     Absent {
         /// Which origin was asked.
         origin: OriginName,
@@ -166,7 +167,7 @@ pub enum FetchError {
         oid: Oid,
     },
     /// The origin could not be reached or broke off.
-    #[error("origin `{origin}` cannot be reached: {reason}")]
+    #[error("origin `{}` cannot be reached: {reason}", origin.configured())]
     Unreachable {
         /// Which origin was asked.
         origin: OriginName,
@@ -174,7 +175,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The origin did not answer within the time given to it.
-    #[error("origin `{origin}` did not answer within {}", humantime::format_duration(*.after))]
+    #[error("origin `{}` did not answer within {}", origin.configured(), humantime::format_duration(*after))]
     TimedOut {
         /// Which origin was asked.
         origin: OriginName,
@@ -182,7 +183,7 @@ pub enum FetchError {
         after: Duration,
     },
     /// The answer does not have the id that was asked for, or cannot be what was asked for.
-    #[error("origin `{origin}` answered for object {oid} with something else: {reason}")]
+    #[error("origin `{}` answered for object {oid} with something else: {reason}", origin.configured())]
     Mismatch {
         /// Which origin was asked.
         origin: OriginName,
@@ -193,7 +194,8 @@ pub enum FetchError {
     },
     /// What the path leads to has changed on the server, which tells only of what is there now.
     #[error(
-        "`{path}` has moved on at origin `{origin}` since it was mounted, and was never listed before: tree {oid} is not to be had any more"
+        "`{path}` has moved on at origin `{}` since it was mounted, and was never listed before: tree {oid} is not to be had any more",
+        origin.configured()
     )]
     Moved {
         /// Which origin was asked.
@@ -204,7 +206,7 @@ pub enum FetchError {
         path: RepoPath,
     },
     /// The origin refuses the credentials it was read with.
-    #[error("origin `{origin}` refuses access: {reason}")]
+    #[error("origin `{}` refuses access: {reason}", origin.configured())]
     Denied {
         /// Which origin was asked.
         origin: OriginName,
@@ -283,7 +285,7 @@ impl<O: Origin + ?Sized> Origin for Arc<O> {
 
 /// Why an origin cannot exist, however its source may be doing. A source that is merely away is no such reason.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("origin `{origin}` cannot be set up: {reason}")]
+#[error("origin `{}` cannot be set up: {reason}", origin.configured())]
 pub struct OpenError {
     /// Which origin.
     pub origin: OriginName,

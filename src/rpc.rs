@@ -122,6 +122,7 @@ impl From<&Limits> for RpcLimits {
         RpcLimits {
             connections: limits.connections,
             connections_per_user: limits.connections_per_user,
+            calls_per_user: limits.calls_per_user,
             ..RpcLimits::default()
         }
     }

@@ -31,6 +31,7 @@ pub use pin::{Pin, Pinned, Pinning};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 pub use self::sources::Opener;
 use self::{
@@ -75,6 +76,8 @@ pub struct FetchStats {
 #[derive(Clone)]
 pub struct ObjectStore {
     shared: Arc<Shared>,
+    /// When what this one asks of origins has to be there, if not within the origins' own deadlines.
+    until: Option<Instant>,
 }
 
 struct Shared {
@@ -111,7 +114,14 @@ impl ObjectStore {
             room: Room::new(limits.flight_bytes),
             batch: limits.batch.max(1),
         };
-        ObjectStore { shared: Arc::new(shared) }
+        ObjectStore { shared: Arc::new(shared), until: None }
+    }
+
+    /// The same store for somebody who waits until then and no longer: origins are not asked beyond it. Who joins such a
+    /// flight lands with it.
+    #[must_use]
+    pub fn until(&self, at: Instant) -> ObjectStore {
+        ObjectStore { shared: Arc::clone(&self.shared), until: Some(at) }
     }
 
     /// The origin of that name.
@@ -191,9 +201,9 @@ impl ObjectStore {
         }
         let (waiting, ticket) = self.shared.join(&source, what, want.oid);
         if let Some(ticket) = ticket {
-            let (shared, source) = (self.shared.clone(), source.clone());
+            let (shared, source, until) = (self.shared.clone(), source.clone(), self.until);
             tokio::spawn(async move {
-                let result = shared.bring(&source, what, &want).await;
+                let result = shared.bring(&source, what, &want, until).await;
                 ticket.land(result);
             });
         }
@@ -241,7 +251,13 @@ impl Shared {
     }
 
     /// The flight itself. What another flight brought in between, or what only has to be looked at again, is not fetched.
-    async fn bring(&self, source: &Source, what: What, want: &Want) -> Result<(), FetchError> {
+    async fn bring(
+        &self,
+        source: &Source,
+        what: What,
+        want: &Want,
+        until: Option<Instant>,
+    ) -> Result<(), FetchError> {
         let oid = want.oid;
         let _room = match what {
             What::Blob => {
@@ -254,7 +270,7 @@ impl Shared {
             _ if self.is_here(&source.name, what, oid)? => return Ok(()),
             _ => None,
         };
-        let object = source.object(what, want).await?;
+        let object = source.object(what, want, until).await?;
         self.keep(source, oid, vec![object]).await
     }
 

@@ -5,27 +5,40 @@
 //! `systemd/scorpio.catalog`. Reads no environment: the caller says what systemd connected standard error to.
 //!
 //! - [`event`]: the classes of events
+//! - [`quota`]: what is held back, so that nobody fills the journal; [`budget`] counts it
 
+mod budget;
 pub mod event;
+mod quota;
 
-use std::{ffi::OsStr, io};
+use std::{
+    ffi::OsStr,
+    io,
+    time::{Duration, Instant},
+};
 
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     field::MakeExt as _,
     fmt::format::{Writer, debug_fn},
-    layer::SubscriberExt as _,
+    layer::{Layered, SubscriberExt as _},
     reload,
     util::SubscriberInitExt as _,
 };
 
+use self::quota::Quota;
+
+/// So often the journal is told how much it was not told. Less often, and an administrator who looks wonders.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// `SYSLOG_IDENTIFIER` of our entries: what `journalctl -t` takes.
 const IDENTIFIER: &str = "scorpiod";
 
-/// Keeps hold of the level.
+/// Keeps hold of the level, and of what is held back.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
+    quota: Quota,
 }
 
 /// Why nothing can be logged, or not at this level.
@@ -53,15 +66,30 @@ pub fn init(level: &str, journal_stream: Option<&OsStr>) -> Result<Telemetry, Te
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let journal = if is_journal(journal_stream) { journal() } else { None };
     let lines = journal.is_none().then(|| lines(io::stderr));
-    let subscriber = tracing_subscriber::registry().with(filter).with(journal).with(lines);
+    let quota = Quota::default();
+    let subscriber =
+        tracing_subscriber::registry().with(filter).with(quota.clone()).with(journal).with(lines);
     subscriber.try_init().map_err(|_| TelemetryError::Twice)?;
-    Ok(Telemetry { level: handle })
+    Ok(Telemetry { level: handle, quota })
 }
 
 impl Telemetry {
     /// From now on logs at `level`: `info`, or filters such as `info,scorpio::fusedev=debug`.
     pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
         Ok(self.level.reload(filter(level)?)?)
+    }
+
+    /// Tells how many entries were held back because there were too many of their kind.
+    pub fn tell_held_back(&self) {
+        self.quota.tell(Instant::now());
+    }
+
+    /// Does so now and then, for ever.
+    pub async fn keep_telling_held_back(self) {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            self.tell_held_back();
+        }
     }
 }
 
@@ -102,10 +130,10 @@ where
         .with_writer(writer)
 }
 
-/// The registry below the filter and the journal's layer.
-type WithFilter = tracing_subscriber::layer::Layered<
+/// The registry below the filter, the quota and the journal's layer.
+type WithFilter = Layered<
     Option<tracing_journald::Layer>,
-    tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>,
+    Layered<Quota, Layered<reload::Layer<EnvFilter, Registry>, Registry>>,
 >;
 
 /// systemd writes `device:inode` of the stream it connected; a redirected standard error no longer matches it.
@@ -148,9 +176,10 @@ mod tests {
         let written = Written::default();
         let (filter, level) = reload::Layer::new(filter("info").unwrap());
         let writer = written.clone();
-        let subscriber =
-            tracing_subscriber::registry().with(filter).with(None).with(lines(move || writer.clone()));
-        let telemetry = Telemetry { level };
+        let quota = Quota::default();
+        let subscriber = tracing_subscriber::registry().with(filter).with(quota.clone()).with(None);
+        let subscriber = subscriber.with(lines(move || writer.clone()));
+        let telemetry = Telemetry { level, quota };
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(target: "hyper", "noise");
             tracing::debug!(target: "scorpio::rpc", "hidden");
@@ -166,6 +195,55 @@ mod tests {
             tracing::debug!(target: "scorpio::rpc", "shown");
             tracing::info!(target: "scorpio::antares", "hidden");
             assert!(written.take().trim_end().ends_with("shown"));
+        });
+    }
+
+    #[test]
+    fn what_a_user_repeats_ten_thousand_times_is_twenty_lines_and_a_number() {
+        let written = Written::default();
+        let (filter, level) = reload::Layer::new(filter("info").unwrap());
+        let (quota, writer) = (Quota::default(), written.clone());
+        let subscriber = tracing_subscriber::registry().with(filter).with(quota.clone()).with(None);
+        let subscriber = subscriber.with(lines(move || writer.clone()));
+        let telemetry = Telemetry { level, quota };
+        let refuse = |uid: u32, n: u32| {
+            let call = tracing::info_span!(target: "scorpio::rpc", "call", scorpio_uid = uid);
+            call.in_scope(
+                || tracing::info!(target: "scorpio::rpc", message_id = event::REFUSED, "refused: {n}"),
+            );
+        };
+        let count = |text: &str, uid: u32| {
+            let of_user = format!("scorpio_uid={uid}");
+            text.lines().filter(|line| line.contains("refused: ") && line.contains(&of_user)).count()
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            (0..10_000).for_each(|n| refuse(1000, n));
+            (0..10).for_each(|n| refuse(1001, n));
+            let text = written.take();
+            assert_eq!((count(&text, 1000), count(&text, 1001), text.lines().count()), (20, 10, 30));
+            telemetry.tell_held_back();
+            let text = written.take();
+            assert_eq!(text.lines().count(), 1, "{text}");
+            for part in
+                ["9980 more like this were not written: refused: 20", "like=\"REFUSED\"", "scorpio_uid=1000"]
+            {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+            telemetry.tell_held_back();
+            assert_eq!(written.take(), "", "nothing is told twice");
+
+            // Warnings of which nobody is the author, by where they come from; the diary of a whole host; what was asked for.
+            telemetry.set_level("debug").unwrap();
+            for n in 0..1_000 {
+                tracing::warn!(target: "scorpio::store", n, "an origin answered nonsense");
+                tracing::info!(target: "scorpio::antares", message_id = event::MOUNTED, scorpio_uid = 7, "came up");
+                tracing::warn!(target: "scorpio::antares", message_id = event::MOUNT_FAILED, scorpio_uid = 7, "did not");
+                tracing::debug!(target: "scorpio::rpc", "done");
+            }
+            let text = written.take();
+            let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+            let counts = ["nonsense", "came up", "did not", "done"].map(count);
+            assert_eq!(counts, [20, 1_000, 1_000, 1_000]);
         });
     }
 

@@ -112,6 +112,7 @@ impl Host {
                 deadline: Duration::from_secs(20),
                 entry_ttl: Duration::from_secs(1 << 25),
             },
+            fetches_per_user: 16,
             mount_timeout: Duration::from_secs(20),
             launcher: Launcher { program: self.at("mounter"), args: vec![OsString::from("mounter")] },
             boot_id: boot_id.clone(),
@@ -124,6 +125,7 @@ impl Host {
             workspaces_per_user: 64,
             workspaces_per_host: 1024,
             connections_per_user: 32,
+            calls_per_user: 64,
             connections: 512,
             max_ttl: Duration::from_secs(3600),
         };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use scorpio::{
-    auth::{Action, Authorizer, Caller, Refusal, polkit::Polkit},
+    auth::{Action, Authorizer, Caller, Refusal, memory::Remembering, polkit::Polkit},
     sys::{identity::Identity, peer::Peer},
 };
 
@@ -102,6 +102,46 @@ async fn consents(polkit: &Polkit, caller: &Caller) {
         assert!(begun.elapsed() < PATIENCE, "polkit does not consent: {refusal}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Asks until the answer is `wanted`.
+async fn until_told(auth: &impl Authorizer, caller: &Caller, action: Action, wanted: Result<(), Refusal>) {
+    let begun = Instant::now();
+    while auth.authorize(caller, action).await != wanted {
+        assert!(begun.elapsed() < PATIENCE, "the answer is never {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_is_taken_away_is_gone_at_once_and_on_open_connections_within_the_bound() {
+    const LASTS: Duration = Duration::from_secs(3);
+    /// For a question to polkit, on a machine with more to do.
+    const MARGIN: Duration = Duration::from_secs(2);
+    const OTHERS: Action = Action::ManageOthers;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let _bus = start_bus(dir.path());
+    let _polkitd = start_polkit(dir.path());
+    let polkit = Polkit::on_bus(&address(dir.path()), Duration::from_secs(5));
+    let auth = Remembering::lasting(Polkit::on_bus(&address(dir.path()), Duration::from_secs(5)), LASTS);
+    let denied = || Err(Refusal::Denied { action: OTHERS });
+    let ((_one, open), (_two, fresh)) = (caller(), caller());
+    consents(&polkit, &open).await;
+    assert_eq!(polkit.authorize(&open, OTHERS).await, denied());
+
+    let rule = dir.path().join("rules/10-everybody.rules");
+    let says_yes = "polkit.addRule(function (a) { if (a.id == 'org.scorpio.manage-others') return polkit.Result.YES; });";
+    std::fs::write(&rule, says_yes).unwrap();
+    until_told(&polkit, &open, OTHERS, Ok(())).await;
+    assert_eq!(auth.authorize(&open, OTHERS).await, Ok(()));
+
+    std::fs::remove_file(&rule).unwrap();
+    until_told(&polkit, &open, OTHERS, denied()).await;
+    let gone = Instant::now();
+    assert_eq!(auth.authorize(&fresh, OTHERS).await, denied(), "a new connection remembers nothing");
+    until_told(&auth, &open, OTHERS, denied()).await;
+    assert!(gone.elapsed() < LASTS + MARGIN, "{:?}", gone.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,14 @@ fn each_bad_file_gets_one_sentence_with_line_key_and_what_would_be_right() {
         ),
         ("fetch.parked = 0", ":1: fetch.parked: expected a whole number from 1 to 65536, found 0"),
         (
+            "fetch.requests_per_user = 0",
+            ":1: fetch.requests_per_user: expected a whole number from 1 to 1024, found 0",
+        ),
+        (
+            "limits.calls_per_user = 4097",
+            ":1: limits.calls_per_user: expected a whole number from 1 to 4096, found 4097",
+        ),
+        (
             "fetch.parked_per_user = 65537",
             ":1: fetch.parked_per_user: expected a whole number from 1 to 65536, found 65537",
         ),
@@ -269,7 +277,7 @@ fn each_bad_variable_is_named() {
         (
             "SCORPIO_LIMITS__WORKSPACE",
             "3",
-            "$SCORPIO_LIMITS__WORKSPACE: limits.workspace: is no known key; [limits] has workspaces_per_user, workspaces_per_host, connections_per_user, connections, max_ttl",
+            "$SCORPIO_LIMITS__WORKSPACE: limits.workspace: is no known key; [limits] has workspaces_per_user, workspaces_per_host, connections_per_user, connections, calls_per_user, max_ttl",
         ),
         (
             "SCORPIO_LIMIT__CONNECTIONS",

@@ -295,6 +295,7 @@ fn every_counter_has_a_line_in_operations() {
         "pub struct OriginCounters",
         "pub struct CacheCounters",
         "pub struct TreeCounters",
+        "pub struct CallCounters",
     ];
     for structure in counters {
         let body = views.split(structure).nth(1).unwrap().split("\n}").next().unwrap();

@@ -111,7 +111,7 @@ type Script = dyn Fn(&Question<'_>) -> Answered + Send + Sync;
 struct Scripted(Box<Script>);
 
 impl FileSystem for Scripted {
-    fn ask(&self, question: Question<'_>, _asker: Asker) -> Answered {
+    fn ask(&self, question: Question<'_>, _asker: &Asker) -> Answered {
         (self.0)(&question)
     }
 }

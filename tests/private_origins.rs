@@ -98,6 +98,13 @@ fn a_user_reads_with_the_login_of_that_user_and_no_other() {
 
         // Without a login, and with one that the origin refuses, there is nothing, and nothing is left.
         assert_eq!(refused_mount(&host, ALICE, "mega:/", "none"), (4, "OriginDenied".to_owned()));
+        let request = json!({"origin": "mega", "mount_point": host.point(ALICE, "never").to_str().unwrap()});
+        assert_eq!(
+            host.call(ALICE, "workspace.create", &request)["error"]["message"],
+            format!(
+                "origin `mega` refuses access: credential `login of user {ALICE}`: there is none; log in with `scorpioctl login mega`"
+            )
+        );
         assert_eq!(login(&host, ALICE, "wrong")["kind"], "OriginDenied");
         assert_eq!(login(&host, ALICE, "two words")["kind"], "BadParameter");
         assert_eq!((logged_in(&host, ALICE), logged_in(&host, BOB)), (json!(false), json!(false)));

@@ -371,7 +371,19 @@ async fn calls_of_one_user_at_once_are_bounded() {
     let answer = server.call(ALICE, method::HEALTH, json!({})).await;
     assert_eq!(code(&answer), 1008, "{answer}");
     assert_eq!(answer["error"]["data"]["retryable"], true);
+    assert_eq!(answer["error"]["data"]["kind"], "LimitReached");
     assert_eq!(code(&server.call(BOB, method::HEALTH, json!({})).await), 0);
+    // Over HTTP alone it says when to try again.
+    let request = format!("GET /export/{ID} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes();
+    let refused = exchange(server.connect_as(ALICE), request).await;
+    let text = String::from_utf8(refused).unwrap();
+    assert!(text.starts_with("HTTP/1.1 429 ") && text.contains("\r\nretry-after: 1\r\n"), "{text}");
+    let counters = server.call(BOB, method::COUNTERS, json!({})).await;
+    assert_eq!(
+        counters["result"]["calls"],
+        json!({"under_way": 2, "turned_away": 2}),
+        "alice's, and this one"
+    );
     drop(held);
     server.stop().await;
 }

@@ -309,6 +309,40 @@ async fn a_size_whose_siblings_take_long_is_asked_for_alone_where_sizes_are_dear
 }
 
 #[tokio::test]
+async fn sizes_that_nobody_waits_for_come_in_few_batches_at_once() {
+    let blobs: Vec<_> = (0..10).map(|seed| blob(seed, 100 + usize::from(seed))).collect();
+    let world = world(blobs.iter().map(|(_, body)| body.clone()));
+    let gate = world.origin.close();
+    for (oid, _) in &blobs {
+        // Each a directory of its own, of which none is waited for.
+        world.store.fetch_sizes(&origin(), vec![want(*oid)], usize::MAX).await.unwrap();
+    }
+    until("four are asked for", || world.origin.asked().len() == 4).await;
+    for ended in 1..=6 {
+        gate.add_permits(1);
+        until("another one", || world.origin.asked().len() == 4 + ended).await;
+    }
+    gate.add_permits(4);
+    let is_known = |oid: Oid| world.store.cached_size(&origin(), oid).unwrap().is_some();
+    until("all are known", || blobs.iter().all(|(oid, _)| is_known(*oid))).await;
+    assert_eq!(world.origin.most_under_way.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn an_origin_is_asked_for_no_longer_than_its_asker_waits() {
+    let (oid, body) = blob(1, 100);
+    let world = world([body]);
+    let gate = world.origin.close();
+    let soon = world.store.until(tokio::time::Instant::now() + Duration::from_millis(20));
+    let expected = Err(FetchError::TimedOut { origin: origin(), after: Duration::from_secs(1) });
+    assert_eq!(soon.fetch_blob(&origin(), want(oid)).await, expected);
+    assert_eq!(soon.fetch_sizes(&origin(), vec![want(oid)], 0).await, expected);
+    assert_eq!(world.origin.asked().len(), 2);
+    gate.add_permits(1);
+    assert_eq!(world.store.fetch_blob(&origin(), want(oid)).await, Ok(()), "and nothing of it is left");
+}
+
+#[tokio::test]
 async fn content_that_comes_with_a_size_is_verified_and_kept() {
     let blobs: Vec<_> = (0..3).map(|seed| blob(seed, 100 + usize::from(seed))).collect();
     let world = world(blobs.iter().map(|(_, body)| body.clone()));

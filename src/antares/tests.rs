@@ -198,6 +198,7 @@ impl Host {
             workspaces_per_user: 64,
             workspaces_per_host: 1024,
             connections_per_user: 1,
+            calls_per_user: 1,
             connections: 1,
             max_ttl: Duration::from_secs(90 * 86400),
         };

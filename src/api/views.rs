@@ -211,6 +211,9 @@ pub struct Counters {
     pub cache: Option<CacheCounters>,
     /// The tree.
     pub tree: TreeCounters,
+    /// The control socket.
+    #[serde(default)]
+    pub calls: CallCounters,
     /// The daemon's anonymous memory in bytes (RssAnon).
     pub rss_anon_bytes: u64,
 }
@@ -228,6 +231,9 @@ pub struct SessionCounters {
     pub refused: u64,
     /// Given up because the asker was interrupted.
     pub interrupted: u64,
+    /// Fetches that waited because their user had as many under way as may be.
+    #[serde(default)]
+    pub queued: u64,
 }
 
 /// An origin.
@@ -263,6 +269,15 @@ pub struct TreeCounters {
     pub directories: u64,
     /// Node ids given so far.
     pub nodes: u64,
+}
+
+/// Calls of the control socket.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CallCounters {
+    /// Being worked on now, of all users.
+    pub under_way: u64,
+    /// Refused because their user, or the host, had too many under way.
+    pub turned_away: u64,
 }
 
 /// Who the daemon takes the caller for.

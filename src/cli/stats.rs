@@ -79,7 +79,7 @@ fn origins(counters: &Counters) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{OriginCounters, SessionCounters, TreeCounters};
+    use crate::api::{CallCounters, OriginCounters, SessionCounters, TreeCounters};
 
     #[test]
     fn counters_are_shown_in_tables_and_sentences() {
@@ -89,12 +89,14 @@ mod tests {
             parked: 1,
             refused: 2,
             interrupted: 3,
+            queued: 4,
         };
         let counters = Counters {
             sessions: [("shared".into(), shared)].into(),
             origins: [("linux".into(), OriginCounters { fetched: 9, bytes: 65_536, failed: 0 })].into(),
             cache: Some(CacheCounters { trees: 5, blobs: 7, blob_bytes: 1 << 20, database_bytes: 1 << 21 }),
             tree: TreeCounters { roots: 1, directories: 5, nodes: 300 },
+            calls: CallCounters::default(),
             rss_anon_bytes: 12 << 20,
         };
         assert_eq!(

@@ -46,6 +46,7 @@ impl Default for FetchConfig {
             parked: 4096,
             parked_per_user: 1024,
             requests: 16,
+            requests_per_user: 16,
             flight_bytes: 256 * MIB,
         }
     }
@@ -70,6 +71,7 @@ impl Default for Limits {
             workspaces_per_host: 1024,
             connections_per_user: 32,
             connections: 512,
+            calls_per_user: 64,
             max_ttl: 90 * DAY,
         }
     }

@@ -134,6 +134,11 @@ pub(super) const KEYS: &[Key<Config>] = &[
         slot: |config| Slot::Whole(&mut config.fetch.requests, 1..=1024),
     },
     Key {
+        name: "fetch.requests_per_user",
+        meaning: "Of them, what the questions of one user may have under way; that user's further questions wait, and those of others go past them.",
+        slot: |config| Slot::Whole(&mut config.fetch.requests_per_user, 1..=1024),
+    },
+    Key {
         name: "fetch.flight_bytes",
         meaning: "Memory for blobs on their way to the cache.",
         slot: |config| Slot::Bytes(&mut config.fetch.flight_bytes, MIB..=64 * GIB),
@@ -182,6 +187,11 @@ pub(super) const KEYS: &[Key<Config>] = &[
         name: "limits.connections",
         meaning: "Connections to the control socket of all users.",
         slot: |config| Slot::Whole(&mut config.limits.connections, 1..=65_536),
+    },
+    Key {
+        name: "limits.calls_per_user",
+        meaning: "Calls of one user that are worked on at once; one more is refused.",
+        slot: |config| Slot::Whole(&mut config.limits.calls_per_user, 1..=4096),
     },
     Key {
         name: "limits.max_ttl",

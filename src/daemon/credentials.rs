@@ -39,7 +39,7 @@ impl CredentialSource for UserCredential {
     fn read(&self) -> Result<mega::Secret, CredentialError> {
         match self.vault.get(&self.origin, self.uid) {
             Ok(Some(secret)) => mega::Secret::new(secret.expose().as_bytes()),
-            Ok(None) => Err(CredentialError::NotGiven),
+            Ok(None) => Err(CredentialError::NotLoggedIn { origin: self.origin.clone() }),
             Err(error) => Err(CredentialError::Unreadable { reason: error.to_string() }),
         }
     }
@@ -93,7 +93,9 @@ impl Credentials for Logins {
                 false
             }
         };
-        self.vault.store(origin, uid, &secret)?;
+        let (vault, kept_for) = (Arc::clone(&self.vault), origin.clone());
+        let kept = tokio::task::spawn_blocking(move || vault.store(&kept_for, uid, &secret)).await;
+        kept.map_err(|broken| rpc::CredentialError::Broken(broken.to_string()))??;
         self.store.reopen(&view);
         Ok(tried)
     }
@@ -122,5 +124,22 @@ impl Logins {
             Err(ResolveError::Fetch(error)) => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_never_logged_in_is_told_how_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (vault, mega) = (Arc::new(Vault::new(dir.path())), "mega".parse::<OriginName>().unwrap());
+        let credential = UserCredential::of(&mega.of_user(1000), vault.clone()).unwrap();
+        let told = credential.read().unwrap_err().to_string();
+        assert_eq!(told, "there is none; log in with `scorpioctl login mega`");
+        vault.store(&mega, 1000, &Secret::new("token").unwrap()).unwrap();
+        assert!(credential.read().is_ok());
+        assert!(UserCredential::of(&mega, vault).is_none(), "an origin of all has no login");
     }
 }

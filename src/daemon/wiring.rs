@@ -254,6 +254,7 @@ async fn open_engine(
             deadline: config.fetch.deadline,
             entry_ttl: config.engine.entry_ttl,
         },
+        fetches_per_user: config.fetch.requests_per_user,
         mount_timeout: config.engine.mount_timeout,
         launcher: Launcher { program: own_program(), args: vec![OsString::from("mounter")] },
         boot_id,

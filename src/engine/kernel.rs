@@ -108,6 +108,7 @@ impl KernelEngine {
         let common = Common {
             below: places.sessions.clone(),
             limits: options.limits,
+            fetches_per_user: options.fetches_per_user,
             replay: options.replay,
             runtime: runtime.clone(),
             keeper: options.handover.keeper,

@@ -7,17 +7,20 @@
 mod complaints;
 mod errno;
 mod patience;
+mod turns;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use self::{complaints::Complaints, patience::Patience};
+pub(crate) use self::turns::Turns;
+use self::{complaints::Complaints, patience::Patience, turns::Turn};
 use crate::{
     dicfuse::{Attr, Attrs, Dicfuse, Found, Need, Stop},
-    fusedev::{Answer, Answered, Asker, DirBuffer, FileAttr, FileSystem, Question, Usage},
-    types::{EntryKind, NodeId, OriginName},
+    fusedev::{Answer, Answered, Asker, DirBuffer, FileAttr, FileSystem, Question, Usage, User},
+    origin::FetchError,
+    types::{EntryKind, NodeId},
 };
 
 /// Fetches for one question: the directory, a size, the content, with room for the tree to change its mind. Each brings
@@ -34,7 +37,9 @@ pub struct Served {
     dicfuse: Dicfuse,
     uid: u32,
     gid: u32,
+    deadline: Duration,
     patience: Patience,
+    turns: Turns,
     complaints: Arc<Complaints>,
 }
 
@@ -45,10 +50,10 @@ struct Kept {
 }
 
 impl FileSystem for Served {
-    fn ask(&self, question: Question<'_>, _asker: Asker) -> Answered {
+    fn ask(&self, question: Question<'_>, asker: &Asker) -> Answered {
         match self.try_answer(question, Attrs::Fetch) {
             Ok(answer) => Answered::Now(answer),
-            Err(Stop::Need(need)) => self.fetch_for(question, need),
+            Err(Stop::Need(need)) => self.fetch_for(question, need, self.whose(asker)),
             Err(stop) => Answered::Now(Answer::Errno(self.refuse(&stop, errno::of_stop(&stop)))),
         }
     }
@@ -58,9 +63,25 @@ impl FileSystem for Served {
 type Put<T> = dyn Fn(&Served, Attrs) -> Result<T, Stop> + Send + Sync;
 
 impl Served {
-    /// The tree as it belongs to `uid` and `gid`; no question takes longer than `deadline`.
-    pub fn new(dicfuse: Dicfuse, uid: u32, gid: u32, deadline: Duration) -> Served {
-        Served { dicfuse, uid, gid, patience: Patience::within(deadline), complaints: Arc::default() }
+    /// The tree as it belongs to `uid` and `gid`; no question takes longer than `deadline`, and each user has at most
+    /// `fetches_per_user` fetches from one origin under way.
+    pub fn new(dicfuse: Dicfuse, uid: u32, gid: u32, deadline: Duration, fetches_per_user: usize) -> Served {
+        let (patience, turns) = (Patience::within(deadline), Turns::new(fetches_per_user));
+        Served { dicfuse, uid, gid, deadline, patience, turns, complaints: Arc::default() }
+    }
+
+    /// What its users have under way.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Who waits for what is fetched: whose it is, where it is all one user's. There, what an overlay asks comes with the
+    /// ids of whoever mounted it, and costs nothing to tell.
+    fn whose(&self, asker: &Asker) -> User {
+        match self.uid {
+            0 => asker.user(),
+            uid => User::Uid(uid),
+        }
     }
 
     /// The tree.
@@ -77,21 +98,23 @@ impl Served {
 
     /// Puts a question until it is answered; what it needs is fetched in between. The error is an errno. `sizeless` says
     /// that the question goes on without sizes that cannot be had: one for names.
+    ///
+    /// Who asks is not known there, so all of them have one user's share.
     #[cfg(feature = "rfuse3")]
     pub(super) async fn settle<T: Send + 'static>(&self, sizeless: bool, put: Arc<Put<T>>) -> Result<T, i32> {
         match self.put_again(Arc::clone(&put), Attrs::Fetch).await {
             Ok(answered) => answered,
-            Err(need) => self.fetch_and_put(sizeless, need, put).await,
+            Err(need) => self.fetch_and_put(sizeless, need, User::Unknown, put).await,
         }
     }
 
-    fn fetch_for(&self, question: Question<'_>, need: Box<Need>) -> Answered {
+    fn fetch_for(&self, question: Question<'_>, need: Box<Need>, user: User) -> Answered {
         let hasty = match (question, need.as_ref()) {
             // A name stays where it is even if nobody may wait for its size.
             (Question::Lookup { .. }, Need::Sizes { .. }) => self.try_answer(question, Attrs::Known).ok(),
             _ => None,
         };
-        let later = Box::pin(self.clone().answer_later(question.into(), need));
+        let later = Box::pin(self.clone().answer_later(question.into(), need, user));
         match hasty {
             Some(hasty) => Answered::LaterOr(later, hasty),
             None => Answered::Later(later),
@@ -158,16 +181,17 @@ impl Served {
         }
     }
 
-    async fn answer_later(self, kept: Kept, need: Box<Need>) -> Answer {
+    async fn answer_later(self, kept: Kept, need: Box<Need>, user: User) -> Answer {
         let sizeless = kept.is_for_names();
         let put = Arc::new(move |served: &Served, attrs| served.try_answer(kept.question(), attrs));
-        self.fetch_and_put(sizeless, need, put).await.unwrap_or_else(Answer::Errno)
+        self.fetch_and_put(sizeless, need, user, put).await.unwrap_or_else(Answer::Errno)
     }
 
     async fn fetch_and_put<T: Send + 'static>(
         &self,
         sizeless: bool,
         need: Box<Need>,
+        user: User,
         put: Arc<Put<T>>,
     ) -> Result<T, i32> {
         let mut need = need;
@@ -175,12 +199,10 @@ impl Served {
         let begin = Instant::now();
         for _ in 0..MAX_FETCHES {
             match *need {
-                Need::Sizes { ref origin, .. } if sizeless => {
-                    let origin = origin.clone();
-                    attrs = self.try_sizes(origin, *need, begin).await;
-                }
+                Need::Sizes { .. } if sizeless => attrs = self.try_sizes(*need, user, begin).await,
                 need => {
-                    let fetched = self.dicfuse.fetch(need).await;
+                    let turn = self.turns.take(need.origin().clone(), user).await;
+                    let fetched = self.fetch(need, turn, begin).await;
                     fetched.map_err(|error| self.refuse(&error, errno::of_fetch(&error)))?;
                 }
             }
@@ -193,16 +215,37 @@ impl Served {
     }
 
     /// Fetches sizes for a question that goes on without them; who asks for one of them learns why it does not come.
-    async fn try_sizes(&self, origin: OriginName, need: Need, begin: Instant) -> Attrs {
+    async fn try_sizes(&self, need: Need, user: User, begin: Instant) -> Attrs {
+        let origin = need.origin().clone();
         let Some(longest) = self.patience.with(&origin, Instant::now()) else { return Attrs::Known };
         // What else it waited for counts, or it would end at its deadline without the names.
-        match tokio::time::timeout(longest.saturating_sub(begin.elapsed()), self.dicfuse.fetch(need)).await {
+        let left = || longest.saturating_sub(begin.elapsed());
+        let turn = tokio::time::timeout(left(), self.turns.take(origin.clone(), user)).await;
+        // The user's own fetches took so long; the origin may be as quick as ever for others.
+        let Ok(turn) = turn else { return Attrs::Known };
+        match tokio::time::timeout(left(), self.fetch(need, turn, begin)).await {
             Ok(Ok(())) => return Attrs::Fetch,
             Ok(Err(error)) => self.complaints.log(&error),
             // Their flight goes on; whoever stats one of them waits for it.
             Err(_) => self.patience.is_over(origin, Instant::now()),
         }
         Attrs::Known
+    }
+
+    /// Goes on when nobody waits any more, and keeps its turn: who asks and goes away has no more under way than who stays.
+    /// But not longer than its question could, which began at `begin` and may have waited for its turn since: what an origin
+    /// that hangs has swallowed would keep later questions waiting when it is well again.
+    async fn fetch(&self, need: Need, turn: Turn, begin: Instant) -> Result<(), FetchError> {
+        let (dicfuse, origin) = (self.dicfuse.clone(), need.origin().clone());
+        let until = (begin + self.deadline).into();
+        let fetched = tokio::spawn(async move {
+            let fetched = dicfuse.fetch_until(until, need).await;
+            drop(turn);
+            fetched
+        });
+        let broken =
+            |error: tokio::task::JoinError| FetchError::Unreachable { origin, reason: error.to_string() };
+        fetched.await.map_err(broken)?
     }
 
     /// On a thread that may block: the cache reads files.

@@ -1,6 +1,6 @@
 //! Which user a request is accounted to. Never used to authorise anything.
 
-use std::{fs::File, io::Read};
+use std::{cell::OnceCell, fs::File, io::Read};
 
 use super::abi::InHeader;
 
@@ -10,9 +10,32 @@ const NO_UID: u32 = u32::MAX;
 /// Enough of `/proc/<pid>/status` to hold its `Uid:` line, which is the ninth.
 const STATUS_BYTES: u64 = 1024;
 
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Thread id in the daemon's pid namespace; 0 when it is not visible there. On idmapped sessions this is the only
+    /// trace of the user.
+    pub pid: u32,
+    /// As the request's header says it.
+    uid: u32,
+    user: OnceCell<User>,
+}
+
+impl Asker {
+    pub(super) fn of(header: &InHeader) -> Asker {
+        Asker { pid: header.pid, uid: header.uid, user: OnceCell::new() }
+    }
+
+    /// Whom the question is accounted to. Costs a read in `/proc` on idmapped sessions when it is asked first, so it is
+    /// asked only for questions that wait.
+    pub fn user(&self) -> User {
+        *self.user.get_or_init(|| User::find(self.uid, self.pid))
+    }
+}
+
 /// Who a waiting question is accounted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum User {
+pub enum User {
     /// A user of the host.
     Uid(u32),
     /// The asker is gone, or not visible from here. They share one account.
@@ -20,12 +43,10 @@ pub(crate) enum User {
 }
 
 impl User {
-    /// The user behind `header`. Costs a read in `/proc` on idmapped sessions, so it is asked only for questions that
-    /// wait.
-    pub(crate) fn of(header: &InHeader) -> User {
-        match header.uid {
-            NO_UID if header.pid == 0 => User::Unknown,
-            NO_UID => real_uid(header.pid).map_or(User::Unknown, User::Uid),
+    fn find(uid: u32, pid: u32) -> User {
+        match uid {
+            NO_UID if pid == 0 => User::Unknown,
+            NO_UID => real_uid(pid).map_or(User::Unknown, User::Uid),
             uid => User::Uid(uid),
         }
     }
@@ -47,19 +68,19 @@ mod tests {
     use super::*;
     use zerocopy::FromZeros;
 
-    fn header(uid: u32, pid: u32) -> InHeader {
-        InHeader { uid, pid, ..InHeader::new_zeroed() }
+    fn user(uid: u32, pid: u32) -> User {
+        Asker::of(&InHeader { uid, pid, ..InHeader::new_zeroed() }).user()
     }
 
     #[test]
     fn a_uid_in_the_header_is_believed() {
-        assert_eq!(User::of(&header(1000, 0)), User::Uid(1000));
+        assert_eq!(user(1000, 0), User::Uid(1000));
     }
 
     #[test]
     fn without_one_the_process_tells() {
         let me = rustix::process::getuid().as_raw();
-        assert_eq!(User::of(&header(NO_UID, std::process::id())), User::Uid(me));
+        assert_eq!(user(NO_UID, std::process::id()), User::Uid(me));
     }
 
     #[test]
@@ -67,15 +88,15 @@ mod tests {
         let me = rustix::process::getuid().as_raw();
         let thread = std::thread::spawn(move || {
             let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-            User::of(&header(NO_UID, tid))
+            user(NO_UID, tid)
         });
         assert_eq!(thread.join().unwrap(), User::Uid(me));
     }
 
     #[test]
     fn an_asker_that_is_not_visible_is_unknown() {
-        assert_eq!(User::of(&header(NO_UID, 0)), User::Unknown);
-        assert_eq!(User::of(&header(NO_UID, u32::MAX)), User::Unknown);
+        assert_eq!(user(NO_UID, 0), User::Unknown);
+        assert_eq!(user(NO_UID, u32::MAX), User::Unknown);
     }
 
     #[test]

@@ -12,9 +12,8 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use super::{
-    Answer, Answered, Asker, FileSystem,
+    Answer, Answered, Asker, FileSystem, User,
     abi::InHeader,
-    asker::User,
     counters::Counters,
     decode::{self, Request, Wish},
     device::{Device, Got, Waiter, Woken},
@@ -48,6 +47,16 @@ pub(crate) struct Shared {
     pub(crate) refusals: Throttle,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) over: AtomicBool,
+}
+
+/// A question that is not answered at once.
+struct Unanswered {
+    header: InHeader,
+    user: User,
+    shape: Shape,
+    answer: BoxFuture<'static, Answer>,
+    /// What it is answered with where it may not wait.
+    hasty: Option<Answer>,
 }
 
 /// Serves until the session is stopped or over.
@@ -110,14 +119,14 @@ impl Shared {
         let header = &request.header;
         match request.wish {
             Wish::Ask(question) => {
-                let shape = Shape::from(&question);
-                match self.fs.ask(question, Asker { pid: header.pid }) {
-                    Answered::Now(answer) => self.pass_on(header, shape, answer),
-                    Answered::Later(answer) => self.let_wait(*header, shape, answer, None, message, ticket),
-                    Answered::LaterOr(answer, hasty) => {
-                        self.let_wait(*header, shape, answer, Some(hasty), message, ticket);
-                    }
-                }
+                let (shape, asker) = (Shape::from(&question), Asker::of(header));
+                let (answer, hasty) = match self.fs.ask(question, &asker) {
+                    Answered::Now(answer) => return self.pass_on(header, shape, answer),
+                    Answered::Later(answer) => (answer, None),
+                    Answered::LaterOr(answer, hasty) => (answer, Some(hasty)),
+                };
+                let waiting = Unanswered { header: *header, user: asker.user(), shape, answer, hasty };
+                self.let_wait(waiting, message, ticket);
             }
             Wish::Interrupt(unique) => self.take_back(header, unique),
             Wish::Silent => {}
@@ -142,21 +151,14 @@ impl Shared {
         }
     }
 
-    fn let_wait(
-        self: &Arc<Shared>,
-        header: InHeader,
-        shape: Shape,
-        answer: BoxFuture<'static, Answer>,
-        hasty: Option<Answer>,
-        message: &[u8],
-        ticket: &mut Option<Ticket>,
-    ) {
+    fn let_wait(self: &Arc<Shared>, waiting: Unanswered, message: &[u8], ticket: &mut Option<Ticket>) {
+        let Unanswered { header, user, shape, answer, hasty } = waiting;
         if matches!(shape, Shape::Read { .. })
             && self.repeats.is_one(header.nodeid, header.pid, Instant::now())
         {
             return self.refuse(&header, &"it is asked again right after it had waited in vain");
         }
-        match self.park.admit(header.unique, User::of(&header)) {
+        match self.park.admit(header.unique, user) {
             Ok(()) => match self.keep(message, ticket) {
                 Ok(ticket) => {
                     self.park.keep(header.unique, ticket);

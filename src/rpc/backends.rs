@@ -151,6 +151,9 @@ pub enum CredentialError {
     /// It cannot be kept on this host.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The thread that was to keep it panicked.
+    #[error("keeping the credential broke off: {0}")]
+    Broken(String),
 }
 
 /// Counters of the layers below. Called from a blocking thread; must touch no mount.

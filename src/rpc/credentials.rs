@@ -61,5 +61,6 @@ fn failure(error: CredentialError) -> Failure {
     match error {
         CredentialError::Refused(error) => Failure::Credential(error),
         CredentialError::Vault(error) => Failure::Internal(error.to_string()),
+        broken @ CredentialError::Broken(_) => Failure::Internal(broken.to_string()),
     }
 }

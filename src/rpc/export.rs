@@ -91,9 +91,14 @@ fn stream(parts: mpsc::Receiver<ExportPart>, format: ExportFormat, call: Call) -
     response
 }
 
+/// When to try again what was refused for a reason that passes, in seconds: as for connections. Calls last from
+/// milliseconds to minutes, and one that comes too early is refused cheaply.
+const RETRY_AFTER: &str = "1";
+
 /// The error of the contract as an answer of its own.
 fn refuse(call: &Call, failure: Failure) -> Response<HttpBody> {
-    let status = status(failure.explain().kind);
+    let explained = failure.explain();
+    let status = status(explained.kind);
     let Err(error) = call.finish::<()>(Err(failure)) else {
         return http::text(StatusCode::INTERNAL_SERVER_ERROR, "");
     };
@@ -102,6 +107,11 @@ fn refuse(call: &Call, failure: Failure) -> Response<HttpBody> {
     *response.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
+    if explained.retryable
+        && matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
+    }
     response
 }
 

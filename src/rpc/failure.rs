@@ -57,6 +57,9 @@ pub(crate) enum Failure {
         /// How many may be.
         limit: usize,
     },
+    /// Too much of all users together.
+    #[error("the service works on as many calls as it takes at once")]
+    TooManyCallsOfAll,
     /// The origin is not read with its users' credentials.
     #[error("origin `{0}` is not read with credentials of its users")]
     NoLogin(OriginName),
@@ -123,6 +126,9 @@ impl Failure {
             Failure::CallerEnded => Explained::of(ErrorKind::ForeignNamespace)
                 .hint("make the call from the process that connects")
                 .retryable(),
+            Failure::TooManyCallsOfAll => {
+                Explained::of(ErrorKind::LimitReached).hint("try again in a moment").retryable()
+            }
             Failure::TooManyCalls { .. } => {
                 Explained::of(ErrorKind::LimitReached).hint("wait for some of them").retryable()
             }

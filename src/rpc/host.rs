@@ -125,6 +125,7 @@ pub(super) async fn counters(host: Arc<Host>, call: Call, _: Nothing) -> Result<
             database_bytes: cache.database_bytes,
         }),
         tree: TreeCounters { roots: tree.roots, directories: tree.blocks, nodes: tree.nodes },
+        calls: host.calls.counters(),
         rss_anon_bytes: rss_anon_bytes.map_err(|error| Failure::Internal(error.to_string()))?,
     })
 }

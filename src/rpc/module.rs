@@ -15,7 +15,7 @@ use super::{
     RpcLimits, Services, credentials,
     failure::Failure,
     host, orphans,
-    slots::{Slot, SlotLimits, Slots},
+    slots::{Full, Slot, SlotLimits, Slots},
     watch as watching, workspaces,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(super) struct Host {
     pub(super) watchers: Arc<Semaphore>,
     /// How many permits [`Host::watchers`] has when there is no subscription.
     pub(super) watchers_max: u32,
-    calls: Slots,
+    pub(super) calls: Slots,
 }
 
 /// A call that was taken on. Clones are the same call.
@@ -217,10 +217,10 @@ impl Host {
     /// Counts the call against its user until all its clones are dropped.
     pub(super) fn admit(&self, call: Call) -> Result<Call, Failure> {
         let uid = call.caller.uid();
-        let slot = self
-            .calls
-            .take(uid)
-            .map_err(|_| Failure::TooManyCalls { uid, limit: self.limits.calls_per_user })?;
+        let slot = self.calls.take(uid).map_err(|full| match full {
+            Full::User => Failure::TooManyCalls { uid, limit: self.limits.calls_per_user },
+            Full::Host => Failure::TooManyCallsOfAll,
+        })?;
         Ok(Call { _slot: Some(Arc::new(slot)), ..call })
     }
 

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use crate::api::CallCounters;
+
 /// Bounds on a thing that users hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotLimits {
@@ -28,6 +30,7 @@ struct Held {
     total: usize,
     /// Only users who hold something.
     by_user: HashMap<u32, usize>,
+    refused: u64,
 }
 
 /// Which bound was reached.
@@ -53,22 +56,28 @@ impl Slots {
     pub(crate) fn take(&self, uid: u32) -> Result<Slot, Full> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let of_user = held.by_user.get(&uid).copied().unwrap_or(0);
-        if uid != 0 && of_user >= self.limits.per_user {
-            return Err(Full::User);
-        }
-        let reserve = if uid == 0 { self.limits.for_root } else { 0 };
-        if held.total >= self.limits.total + reserve {
-            return Err(Full::Host);
+        if let Some(full) = self.full(uid, of_user, held.total) {
+            held.refused += 1;
+            return Err(full);
         }
         held.total += 1;
         held.by_user.insert(uid, of_user + 1);
         Ok(Slot { uid, held: Arc::clone(&self.held) })
     }
 
-    /// How many are held in all.
-    #[cfg(test)]
-    fn held(&self) -> usize {
-        self.held.lock().unwrap().total
+    /// Which bound one more of `uid` would break.
+    fn full(&self, uid: u32, of_user: usize, total: usize) -> Option<Full> {
+        if uid != 0 && of_user >= self.limits.per_user {
+            return Some(Full::User);
+        }
+        let reserve = if uid == 0 { self.limits.for_root } else { 0 };
+        (total >= self.limits.total + reserve).then_some(Full::Host)
+    }
+
+    /// How many are held in all, and how many were refused.
+    pub(crate) fn counters(&self) -> CallCounters {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        CallCounters { under_way: u64::try_from(held.total).unwrap_or(u64::MAX), turned_away: held.refused }
     }
 }
 
@@ -99,7 +108,8 @@ mod tests {
         let root = slots.take(0).unwrap();
         assert_eq!(slots.take(0).unwrap_err(), Full::Host);
         drop((alice, bob, root));
-        assert_eq!(slots.held(), 0);
+        let CallCounters { under_way, turned_away } = slots.counters();
+        assert_eq!((under_way, turned_away), (0, 3));
         assert!(slots.held.lock().unwrap().by_user.is_empty());
     }
 

@@ -91,6 +91,7 @@ pub(super) fn session(report: SessionReport) -> (String, SessionCounters) {
         parked: stats.parked,
         refused: stats.refused,
         interrupted: stats.interrupted,
+        queued: report.queued,
     };
     (report.name, counters)
 }

@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     ObjectStore, Shared,
     flights::{Ticket, Waiting, What},
@@ -29,6 +31,19 @@ const DEAR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sizes in one request to an origin that may have to send the content for each: as many contents are in memory at once.
 const DEAR_BATCH: usize = 16;
+
+/// Batches of siblings' sizes under way at once, of one origin. Nobody waits for them as such, and who does for one of them
+/// soon asks for it alone; without a bound, a look into many directories would leave more behind than all others wait for.
+pub(super) const BATCHES_BEHIND: usize = 4;
+
+/// Whether somebody waits for sizes.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// For one of them, and perhaps until then and no longer.
+    Awaited(Option<Instant>),
+    /// For none that is known of.
+    Behind,
+}
 
 /// A size that this call has to bring.
 type SizeFlight = (Want, Ticket);
@@ -63,9 +78,9 @@ impl ObjectStore {
             wanted.append(&mut others);
         }
         let is_alone = wanted.len() == 1;
-        for batch in [wanted, others] {
+        for (batch, pace) in [(wanted, Pace::Awaited(self.until)), (others, Pace::Behind)] {
             if !batch.is_empty() {
-                self.bring_sizes(&source, batch);
+                self.bring_sizes(&source, batch, pace);
             }
         }
         match (waiting, asked) {
@@ -90,14 +105,14 @@ impl ObjectStore {
         }
         let (waiting, ticket) = self.shared.join(source, What::SizeAlone, want.oid);
         if let Some(ticket) = ticket {
-            self.bring_sizes(source, vec![(want, ticket)]);
+            self.bring_sizes(source, vec![(want, ticket)], Pace::Awaited(self.until));
         }
         landed(source, waiting).await
     }
 
-    fn bring_sizes(&self, source: &Arc<Source>, batch: Vec<SizeFlight>) {
+    fn bring_sizes(&self, source: &Arc<Source>, batch: Vec<SizeFlight>, pace: Pace) {
         let (shared, source) = (self.shared.clone(), source.clone());
-        tokio::spawn(async move { shared.bring_sizes(&source, batch).await });
+        tokio::spawn(async move { shared.bring_sizes(&source, batch, pace).await });
     }
 }
 
@@ -125,7 +140,7 @@ impl Shared {
         Ok(plan)
     }
 
-    async fn bring_sizes(&self, source: &Source, flights: Vec<SizeFlight>) {
+    async fn bring_sizes(&self, source: &Source, flights: Vec<SizeFlight>, pace: Pace) {
         let batch = if source.origin.sizes_are_cheap() { self.batch } else { self.batch.min(DEAR_BATCH) };
         let mut flights = flights.into_iter();
         loop {
@@ -133,11 +148,15 @@ impl Shared {
             if batch.is_empty() {
                 return;
             }
-            self.bring_batch(source, batch).await;
+            let (until, _turn) = match pace {
+                Pace::Awaited(until) => (until, None),
+                Pace::Behind => (None, source.behind.acquire().await.ok()),
+            };
+            self.bring_batch(source, batch, until).await;
         }
     }
 
-    async fn bring_batch(&self, source: &Source, batch: Vec<SizeFlight>) {
+    async fn bring_batch(&self, source: &Source, batch: Vec<SizeFlight>, until: Option<Instant>) {
         // A flight that ended between the look and the joining has brought its size already.
         let is_known = |want: &Want| self.is_here(&source.name, What::Size, want.oid) == Ok(true);
         let (known, asked): (Vec<_>, Vec<_>) = batch.into_iter().partition(|(want, _)| is_known(want));
@@ -146,7 +165,7 @@ impl Shared {
             return;
         }
         let (wants, tickets): (Vec<Want>, Vec<Ticket>) = asked.into_iter().unzip();
-        let answers = source.sizes(&wants).await;
+        let answers = source.sizes(&wants, until).await;
         let (puts, results): (Vec<Put>, Vec<Result<(), FetchError>>) = sorted(answers);
         let kept = if puts.is_empty() { Ok(()) } else { self.keep(source, wants[0].oid, puts).await };
         for (ticket, result) in tickets.into_iter().zip(results) {

@@ -11,12 +11,16 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use super::{
     FetchStats,
     boundaries::{Boundaries, BoundaryError},
     flights::What,
+    sizes::BATCHES_BEHIND,
 };
 use crate::{
     cache::Put,
@@ -41,6 +45,8 @@ pub(super) struct Source {
     pub(super) boundaries: Arc<Boundaries>,
     /// Requests that somebody waits for.
     users: watch::Sender<usize>,
+    /// Turns of batches that nobody waits for.
+    pub(super) behind: Semaphore,
     fetched: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
@@ -57,6 +63,7 @@ impl Source {
             origin,
             boundaries,
             users,
+            behind: Semaphore::new(BATCHES_BEHIND),
             fetched: zero(),
             bytes: zero(),
             failed: zero(),
@@ -88,11 +95,16 @@ impl Source {
     }
 
     /// One object, verified, as it is to be kept.
-    pub(super) async fn object(&self, what: What, want: &Want) -> Result<Put, FetchError> {
+    pub(super) async fn object(
+        &self,
+        what: What,
+        want: &Want,
+        until: Option<Instant>,
+    ) -> Result<Put, FetchError> {
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let object = match what {
-            What::Tree => self.tree(want).await,
-            What::Blob | What::Size | What::SizeAlone => self.blob(want).await,
+            What::Tree => self.tree(want, until).await,
+            What::Blob | What::Size | What::SizeAlone => self.blob(want, until).await,
         };
         match &object {
             Ok(Put::Tree(_, body) | Put::Blob(_, body)) => self.count_bytes(body),
@@ -102,15 +114,15 @@ impl Source {
         object
     }
 
-    async fn blob(&self, want: &Want) -> Result<Put, FetchError> {
-        let answers = self.ask(self.origin.blobs(std::slice::from_ref(want))).await?;
+    async fn blob(&self, want: &Want, until: Option<Instant>) -> Result<Put, FetchError> {
+        let answers = self.ask(self.origin.blobs(std::slice::from_ref(want)), until).await?;
         let body = self.only(answers)?;
         self.check_blob(want, &body).await?;
         Ok(Put::Blob(want.oid, body))
     }
 
-    async fn tree(&self, want: &Want) -> Result<Put, FetchError> {
-        let answers = self.ask(self.origin.trees(std::slice::from_ref(want))).await?;
+    async fn tree(&self, want: &Want, until: Option<Instant>) -> Result<Put, FetchError> {
+        let answers = self.ask(self.origin.trees(std::slice::from_ref(want)), until).await?;
         let TreeBody { body, boundary } = self.only(answers)?;
         let id = self.id_of(ObjectKind::Tree, want, &body).await?;
         let due = self.boundaries.stands_for(want.oid);
@@ -135,16 +147,16 @@ impl Source {
             Ok(()) => Ok(()),
             Err(BoundaryError::Taken) => Err(moved()),
             Err(why) => {
-                tracing::warn!(scorpio_origin = %self.name, oid = %oid, path = %want.hint.path, error = %why, "a boundary cannot be fixed: what lies behind it cannot be listed");
+                tracing::warn!(scorpio_origin = %self.name.configured(), scorpio_uid = self.name.user(), oid = %oid, path = %want.hint.path, error = %why, "a boundary cannot be fixed: what lies behind it cannot be listed");
                 Err(FetchError::NotStored { oid, reason: why.to_string() })
             }
         }
     }
 
     /// Sizes of blobs, and contents that came with them, as they are to be kept: one result per want.
-    pub(super) async fn sizes(&self, wants: &[Want]) -> Vec<Result<Put, FetchError>> {
+    pub(super) async fn sizes(&self, wants: &[Want], until: Option<Instant>) -> Vec<Result<Put, FetchError>> {
         self.sizes.fetch_add(wants.len() as u64, Ordering::Relaxed);
-        let answers = match self.ask(self.origin.sizes(wants)).await {
+        let answers = match self.ask(self.origin.sizes(wants), until).await {
             Ok(answers) if answers.len() == wants.len() => answers,
             Ok(answers) => vec![Err(self.miscounted(wants.len(), answers.len())); wants.len()],
             Err(why) => vec![Err(why); wants.len()],
@@ -203,9 +215,18 @@ impl Source {
         self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
     }
 
-    /// An origin whose code panics is an origin that broke off.
-    async fn ask<T>(&self, answer: impl Future<Output = T>) -> Result<T, FetchError> {
-        let caught = AssertUnwindSafe(answer).catch_unwind().await;
+    /// An origin whose code panics is an origin that broke off; one that is waited for until a time did not answer in it.
+    async fn ask<T>(&self, answer: impl Future<Output = T>, until: Option<Instant>) -> Result<T, FetchError> {
+        let begin = Instant::now();
+        let caught = AssertUnwindSafe(answer).catch_unwind();
+        let caught = match until {
+            None => caught.await,
+            Some(until) => tokio::time::timeout_at(until, caught).await.map_err(|_| {
+                // In whole seconds: the journal says the same text once in a while only.
+                let after = Duration::from_secs(begin.elapsed().as_secs() + 1);
+                FetchError::TimedOut { origin: self.name.clone(), after }
+            })?,
+        };
         caught.map_err(|_| self.unreachable("its request broke off".into()))
     }
 
@@ -225,7 +246,7 @@ impl Source {
     fn note_failure(&self, want: &Want, why: &FetchError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         if let FetchError::Mismatch { reason, .. } = why {
-            tracing::warn!(scorpio_origin = %self.name, oid = %want.oid, commit = %want.hint.commit, reason, "an origin answered with something else than was asked for; it is not kept");
+            tracing::warn!(scorpio_origin = %self.name.configured(), scorpio_uid = self.name.user(), oid = %want.oid, commit = %want.hint.commit, reason, "an origin answered with something else than was asked for; it is not kept");
         } else {
             tracing::debug!(scorpio_origin = %self.name, oid = %want.oid, error = %why, "an object did not come");
         }

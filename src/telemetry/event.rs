@@ -35,6 +35,8 @@ pub const LIMIT_REACHED: &str = "a3d509479a1684b4b3207f42af663c8a";
 pub const CACHE_DISCARDED: &str = "be46623876b36b1e79cf2521120298d4";
 /// A directory of changes that no workspace speaks for.
 pub const ORPHAN_FOUND: &str = "08121395589c60a08c30982ed0ba975e";
+/// Entries that were not written because there were too many of their kind.
+pub const HELD_BACK: &str = "e3eaee69156e44aca62ec2ebf1468a6e";
 
 /// All classes with the names of their constants.
 pub const ALL: &[(&str, &str)] = &[
@@ -54,6 +56,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("LIMIT_REACHED", LIMIT_REACHED),
     ("CACHE_DISCARDED", CACHE_DISCARDED),
     ("ORPHAN_FOUND", ORPHAN_FOUND),
+    ("HELD_BACK", HELD_BACK),
 ];
 
 #[cfg(test)]

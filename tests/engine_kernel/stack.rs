@@ -290,6 +290,7 @@ async fn start_engine(dir: &Path, dicfuse: &Dicfuse, plan: Plan) -> KernelEngine
             deadline: plan.deadline,
             entry_ttl: plan.entry_ttl,
         },
+        fetches_per_user: 16,
         mount_timeout: plan.mount_timeout,
         launcher: Launcher { program: dir.join("mounter"), args },
         boot_id: scorpio::sys::boot::boot_id().unwrap(),

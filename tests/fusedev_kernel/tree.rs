@@ -149,7 +149,7 @@ fn listing(node: u64, offset: u64, size: u32, plus: bool) -> Answer {
 }
 
 impl FileSystem for Tree {
-    fn ask(&self, question: Question<'_>, _asker: Asker) -> Answered {
+    fn ask(&self, question: Question<'_>, _asker: &Asker) -> Answered {
         Answered::Now(match question {
             Question::Lookup { parent, name } => return self.lookup(parent, name),
             Question::Read { node, offset, size } => return self.read(node, offset, size),

@@ -80,7 +80,7 @@ impl World {
     }
 
     pub(crate) fn served(&self) -> Served {
-        Served::new(self.dicfuse.clone(), ALICE, ALICE, std::time::Duration::from_secs(60))
+        Served::new(self.dicfuse.clone(), ALICE, ALICE, std::time::Duration::from_secs(60), 16)
     }
 
     fn point(&self, name: &str) -> PathBuf {
@@ -194,7 +194,7 @@ struct Wrong {
 }
 
 impl FileSystem for Wrong {
-    fn ask(&self, question: Question<'_>, asker: Asker) -> Answered {
+    fn ask(&self, question: Question<'_>, asker: &Asker) -> Answered {
         let is_it = matches!(question, Question::Lookup { name, .. } if name == self.name.as_bytes());
         match self.served.ask(question, asker) {
             Answered::Now(answer) if is_it => Answered::Now(spoil(answer)),

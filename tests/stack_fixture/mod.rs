@@ -58,11 +58,17 @@ pub struct Plan {
     pub deadline: Duration,
     pub parked: usize,
     pub parked_per_user: usize,
+    /// Requests at once to one origin.
+    pub requests: usize,
+    /// Of them, one user's.
+    pub fetches_per_user: usize,
 }
 
 impl Plan {
     pub fn new(lower: LowerKind, deadline: Duration) -> Plan {
-        Plan { lower, deadline, parked: 4096, parked_per_user: 1024 }
+        // More than any test has hanging: what hangs must not keep others from being asked.
+        let (requests, fetches_per_user) = (64, 64);
+        Plan { lower, deadline, parked: 4096, parked_per_user: 1024, requests, fetches_per_user }
     }
 }
 
@@ -128,6 +134,7 @@ impl Stack {
             workspaces_per_user: 64,
             workspaces_per_host: 1024,
             connections_per_user: 32,
+            calls_per_user: 64,
             connections: 512,
             max_ttl: Duration::from_secs(3600),
         };
@@ -209,8 +216,8 @@ fn open_store(
     for name in names {
         let repository = GitOrigin::open(name.parse().unwrap(), &ground.at(name), Identity::root()).unwrap();
         let (faulty, faults) = Faulty::new(repository);
-        // As many requests as the service's default: those that hang must not keep others from being asked.
-        let limited = Limited::new(faulty, origin::Limits { deadline: plan.deadline, requests: 64 });
+        let limits = origin::Limits { deadline: plan.deadline, requests: plan.requests };
+        let limited = Limited::new(faulty, limits);
         origins.insert(name.parse().unwrap(), Arc::new(limited) as Arc<dyn Origin>);
         switches.insert((*name).to_owned(), faults);
     }
@@ -230,6 +237,7 @@ async fn open_engine(ground: &Ground, plan: Plan, dicfuse: Dicfuse) -> Arc<Kerne
             deadline: plan.deadline,
             entry_ttl: Duration::from_secs(1 << 25),
         },
+        fetches_per_user: plan.fetches_per_user,
         mount_timeout: Duration::from_secs(20),
         launcher: Launcher { program: ground.at("mounter"), args: vec![OsString::from("mounter")] },
         boot_id: boot::boot_id().unwrap(),

@@ -8,6 +8,11 @@ run_checks() {
     check "polkit lets a member of the group mount, and nobody else" polkit_decides
     check "the journal tells who mounted what, and who was refused" journal_tells
     check "two users see their own workspaces only" two_users
+    check "a refusal names the right that is missing, to the user and in the journal" refusals_are_named
+    check "a right that is taken away is gone, on open connections too" revocation_takes_effect
+    check "without polkit, or with wrong rules, users are refused and root is not" polkit_away_is_no
+    check "a caller in another mount namespace is refused" other_namespaces_are_refused
+    check "refusals do not fill the journal" journal_is_not_filled
     check "root gives a workspace of one user to another" give_away
     check "a private origin is read with a credential, and by nobody else" private_origins
     check "restarts, kills, the watchdog and packages under load: nobody notices" handover_under_load

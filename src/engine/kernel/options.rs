@@ -20,6 +20,8 @@ pub struct KernelOptions {
     pub replay: Replay,
     /// Bounds of each session.
     pub limits: SessionLimits,
+    /// Fetches from one origin that each user may have under way.
+    pub fetches_per_user: usize,
     /// How long making or ending one mount may take.
     pub mount_timeout: Duration,
     /// How mounters are started.

@@ -22,8 +22,9 @@ use crate::{
     engine::{
         SessionReport,
         handover::{Keepsake, SessionKeeper},
+        serve::{Served, Turns},
     },
-    fusedev::{self, Features, FileSystem, Session, SessionError, SessionLimits},
+    fusedev::{self, Features, Session, SessionError, SessionLimits},
     sys::{
         mount::{self, FsContext, MountCallError, MountFlags, Unmount},
         mountinfo::{self, DeviceNumber, Whose},
@@ -57,6 +58,7 @@ pub(super) struct Common {
     /// The directory `fs`.
     pub(super) below: PathBuf,
     pub(super) limits: SessionLimits,
+    pub(super) fetches_per_user: usize,
     pub(super) replay: Replay,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) keeper: Arc<dyn SessionKeeper>,
@@ -81,6 +83,7 @@ pub(super) struct MountedSession {
     path: PathBuf,
     // Dropped before what it stands by.
     session: Session,
+    turns: Turns,
     device: Option<DeviceNumber>,
     standing: Mutex<Option<Standing>>,
 }
@@ -97,7 +100,7 @@ impl MountedSession {
     /// Mounts a session and starts serving it. Waits for the kernel's first message, which it sends at once.
     pub(super) fn open(
         blueprint: Blueprint,
-        fs: Arc<dyn FileSystem>,
+        served: Served,
         common: &Common,
     ) -> Result<MountedSession, OpenError> {
         let device = fusedev::open_device().map_err(OpenError::Device)?;
@@ -106,7 +109,7 @@ impl MountedSession {
         let path = standing.path.clone();
         places::make_directory(&path)?;
         let mount_id = attach(&path, device.as_raw_fd()).map_err(OpenError::Mount)?;
-        let runtime = common.runtime.clone();
+        let (turns, fs, runtime) = (served.turns().clone(), Arc::new(served), common.runtime.clone());
         let session = Session::start(device, fs, blueprint.features, common.limits, runtime)?;
         let number = device_of(mount_id);
         if let Some(number) = number {
@@ -115,24 +118,20 @@ impl MountedSession {
         }
         tracing::info!(session = blueprint.name, connection = number.map(|n| n.minor), "serving a session");
         let standing = Mutex::new(Some(standing));
-        Ok(MountedSession { name: blueprint.name, path, session, device: number, standing })
+        Ok(MountedSession { name: blueprint.name, path, session, turns, device: number, standing })
     }
 
     /// Goes on with a session of an earlier process, which is mounted where it was.
-    pub(super) fn resume(
-        heir: Heir,
-        fs: Arc<dyn FileSystem>,
-        common: &Common,
-    ) -> Result<MountedSession, OpenError> {
+    pub(super) fn resume(heir: Heir, served: Served, common: &Common) -> Result<MountedSession, OpenError> {
         let Heir { testament, device, slots } = heir;
         let standing = Standing::of(&testament.name, common);
         let path = standing.path.clone();
-        let runtime = common.runtime.clone();
+        let (turns, fs, runtime) = (served.turns().clone(), Arc::new(served), common.runtime.clone());
         let session = Session::resume(device, testament.negotiated, slots, fs, common.limits, runtime)?;
         let number = testament.device;
         tracing::info!(session = testament.name, connection = number.minor, "going on with a session");
         let standing = Mutex::new(Some(standing));
-        Ok(MountedSession { name: testament.name, path, session, device: Some(number), standing })
+        Ok(MountedSession { name: testament.name, path, session, turns, device: Some(number), standing })
     }
 
     /// What it is called.
@@ -157,7 +156,8 @@ impl MountedSession {
 
     pub(super) fn report(&self) -> SessionReport {
         let connection = self.device.map_or(0, |device| device.minor);
-        SessionReport { name: self.name.clone(), connection, stats: self.session.stats() }
+        let (stats, queued) = (self.session.stats(), self.turns.waited());
+        SessionReport { name: self.name.clone(), connection, stats, queued }
     }
 
     /// Takes its mount away and has it forgotten, so that another session can have its name, whoever still holds this

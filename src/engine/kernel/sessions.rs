@@ -85,18 +85,19 @@ impl Sessions {
 
     fn resume(&self, heir: Heir) {
         let name = heir.testament.name.clone();
-        let served = Served::new(
-            self.dicfuse.clone(),
-            heir.testament.uid,
-            heir.testament.gid,
-            self.common.limits.deadline,
-        );
-        match MountedSession::resume(heir, Arc::new(served), &self.common) {
+        let served = self.served(heir.testament.uid, heir.testament.gid);
+        match MountedSession::resume(heir, served, &self.common) {
             Ok(session) => {
                 self.locked(|open| open.by_name.insert(name, Arc::new(session)));
             }
             Err(error) => tracing::warn!(session = name, %error, "a session cannot be gone on with"),
         }
+    }
+
+    /// The tree for a session whose files belong to `uid` and `gid`.
+    fn served(&self, uid: u32, gid: u32) -> Served {
+        let Common { limits, fetches_per_user, .. } = &self.common;
+        Served::new(self.dicfuse.clone(), uid, gid, limits.deadline, *fetches_per_user)
     }
 
     /// The session of this name, if it is served.
@@ -149,8 +150,7 @@ impl Sessions {
             uid,
             gid,
         };
-        let served = Served::new(self.dicfuse.clone(), uid, gid, self.common.limits.deadline);
-        let session = Arc::new(MountedSession::open(blueprint, Arc::new(served), &self.common)?);
+        let session = Arc::new(MountedSession::open(blueprint, self.served(uid, gid), &self.common)?);
         open.by_name.insert(name.to_owned(), Arc::clone(&session));
         Ok(session)
     }

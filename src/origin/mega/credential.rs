@@ -42,6 +42,12 @@ pub enum CredentialError {
     /// The service was started without it.
     #[error("it was not given to the service")]
     NotGiven,
+    /// The user whose it would be has stored none.
+    #[error("there is none; log in with `scorpioctl login {origin}`")]
+    NotLoggedIn {
+        /// Where to.
+        origin: OriginName,
+    },
     /// The file does not open or read.
     #[error("it cannot be read: {reason}")]
     Unreadable {
@@ -175,7 +181,8 @@ impl Login {
         *told = Some(now);
         tracing::warn!(
             message_id = event::CREDENTIAL_REFUSED,
-            scorpio_origin = %origin,
+            scorpio_origin = %origin.configured(),
+            scorpio_uid = origin.user(),
             scorpio_credential = self.name(),
             reason,
             "a credential does not open its origin"

@@ -308,12 +308,12 @@ impl Transport {
     fn note(&self, answer: &Result<Answer, FetchError>) {
         match answer {
             Ok(_) if self.is_failing.swap(false, Ordering::Relaxed) => {
-                tracing::info!(message_id = event::ORIGIN_RESTORED, scorpio_origin = %self.origin, "origin answers again");
+                tracing::info!(message_id = event::ORIGIN_RESTORED, scorpio_origin = %self.origin.configured(), scorpio_uid = self.origin.user(), "origin answers again");
             }
             Err(error @ (FetchError::Unreachable { .. } | FetchError::TimedOut { .. }))
                 if !self.is_failing.swap(true, Ordering::Relaxed) =>
             {
-                tracing::warn!(message_id = event::ORIGIN_FAILED, scorpio_origin = %self.origin, %error, "origin does not answer");
+                tracing::warn!(message_id = event::ORIGIN_FAILED, scorpio_origin = %self.origin.configured(), scorpio_uid = self.origin.user(), %error, "origin does not answer");
             }
             _ => {}
         }
