@@ -286,6 +286,21 @@ fn operations_quotes_the_journal_word_for_word_and_names_its_fields() {
 }
 
 #[test]
+fn every_right_is_an_action_of_polkit_and_is_named_in_operations() {
+    let (sources, policy) = (read("src/auth.rs"), read("polkit/org.scorpio.policy"));
+    let rights: BTreeSet<&str> =
+        sources.split('"').filter(|text| text.starts_with("org.scorpio.") && !text.contains(' ')).collect();
+    let actions: BTreeSet<&str> =
+        policy.split("<action id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(rights.len() >= 3, "only {rights:?}");
+    assert_eq!(actions, rights);
+    let text = read("docs/OPERATIONS.md");
+    for right in rights {
+        assert!(text.contains(&format!("`{right}`")), "{right} is not named");
+    }
+}
+
+#[test]
 fn every_counter_has_a_line_in_operations() {
     let text = read("docs/OPERATIONS.md");
     let views = read("src/api/views.rs");
