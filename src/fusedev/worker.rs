@@ -156,13 +156,13 @@ impl Shared {
         {
             return self.refuse(&header, &"it is asked again right after it had waited in vain");
         }
-        match self.park.admit(header.unique, User::of(&header)) {
+        match self.park.admit(header.unique, User::of(&header), hasty.clone()) {
             Ok(()) => match self.keep(message, ticket) {
                 Ok(ticket) => {
                     self.park.keep(header.unique, ticket);
                     let seat = Seat { shared: Arc::downgrade(self), header };
-                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer, hasty.clone()));
-                    self.park.attach(header.unique, task.abort_handle(), hasty);
+                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer, hasty));
+                    self.park.attach(header.unique, task.abort_handle());
                 }
                 Err(error) => {
                     if self.park.take(header.unique).is_some() {
