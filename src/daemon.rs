@@ -195,7 +195,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let status = daemon.status();
     tracing::info!(message_id = event::READY, version = env!("CARGO_PKG_VERSION"), %status, "ready");
     notify::ready(&status);
-    let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket()));
+    let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket(), daemon.engine()));
     stop.await;
     watchdog.abort();
     let leave = what_to_leave().await;

@@ -100,6 +100,11 @@ impl Daemon {
         self.socket.clone()
     }
 
+    /// What serves the mounts.
+    pub fn engine(&self) -> Arc<dyn OverlayEngine> {
+        Arc::clone(&self.engine)
+    }
+
     /// Takes no more calls, and brings those under way to their end. To leave nothing, unmounts everything and ends the
     /// sessions.
     pub async fn stop(self, leave: Leave) {

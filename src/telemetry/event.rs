@@ -36,6 +36,9 @@ pub const CACHE_DISCARDED: &str = "be46623876b36b1e79cf2521120298d4";
 /// A directory of changes that no workspace speaks for.
 pub const ORPHAN_FOUND: &str = "08121395589c60a08c30982ed0ba975e";
 
+/// A FUSE session is over although the daemon goes on: its connection was aborted, or it was let go.
+pub const SESSION_ENDED: &str = "46cab9feb3f94161a2b898f618f34b0e";
+
 /// All classes with the names of their constants.
 pub const ALL: &[(&str, &str)] = &[
     ("READY", READY),
@@ -54,6 +57,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("LIMIT_REACHED", LIMIT_REACHED),
     ("CACHE_DISCARDED", CACHE_DISCARDED),
     ("ORPHAN_FOUND", ORPHAN_FOUND),
+    ("SESSION_ENDED", SESSION_ENDED),
 ];
 
 #[cfg(test)]
