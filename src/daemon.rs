@@ -15,6 +15,7 @@
 //! - [`notify`]: talking to the service manager
 //! - [`job`]: asking it whether this is a stop or a restart
 //! - [`keeper`]: having it keep the FUSE sessions for a successor
+//! - [`tally`]: when such sessions are let go after all
 
 pub mod args;
 pub mod credentials;
@@ -24,6 +25,7 @@ pub mod keeper;
 pub mod notify;
 pub mod offline;
 pub mod privileges;
+pub mod tally;
 pub mod wiring;
 
 use std::{io::Write, path::Path, process::ExitCode, time::Duration};

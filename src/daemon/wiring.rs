@@ -14,6 +14,7 @@ use crate::{
         credentials::{Logins, Probe, UserCredential},
         exporter::WorkspaceExporter,
         keeper::{self, ManagerKeeper},
+        tally::{TRIES, Tally},
     },
     dicfuse::{Dicfuse, NodeTableOptions},
     engine::{
@@ -56,7 +57,8 @@ impl Daemon {
     pub async fn start(config: Config, boot_id: String) -> Result<Daemon, DaemonError> {
         let passed = fdstore::receive()
             .map_err(|source| DaemonError::Host { action: "take descriptors over".to_owned(), source })?;
-        let (handover, passed) = take_over(passed);
+        let tally = Tally::of(&config.daemon.runtime_dir);
+        let (handover, passed) = take_over(passed, &tally);
         let store = open_store(&config, &boot_id).await?;
         let dicfuse = open_dicfuse(&config, &boot_id, store.clone())?;
         let engine = open_engine(&config, boot_id.clone(), dicfuse.clone(), handover).await?;
@@ -73,6 +75,7 @@ impl Daemon {
                 return Err(error);
             }
         };
+        tally.clear();
         let services = services(&config, &antares, engine.clone(), dicfuse, store).await;
         let (stop_rpc, mut stopped) = watch::channel(false);
         let stop = async move {
@@ -123,13 +126,23 @@ fn what_to_leave(successor: bool) -> Leave {
     if successor { Leave::Everything } else { Leave::Nothing }
 }
 
-/// The sessions among the descriptors that the service manager passed; the other descriptors come back.
-fn take_over(passed: Vec<(String, OwnedFd)>) -> (Handover, Vec<(String, OwnedFd)>) {
+/// The sessions among the descriptors that the service manager passed, unless too many processes before this one failed
+/// with them; the other descriptors come back.
+fn take_over(passed: Vec<(String, OwnedFd)>, tally: &Tally) -> (Handover, Vec<(String, OwnedFd)>) {
     if !config::has_service_manager() {
         return (Handover::default(), passed);
     }
     let keeper = ManagerKeeper::new(config::descriptor_store_room());
-    let (inherited, rest) = keeper::take_sessions(passed, &keeper);
+    let (mut inherited, rest) = keeper::take_sessions(passed, &keeper);
+    if inherited.is_empty() {
+        tally.clear();
+    } else {
+        let failed = tally.begin();
+        if failed >= TRIES {
+            keeper::let_go(std::mem::take(&mut inherited), &keeper, failed);
+            tally.clear();
+        }
+    }
     let keeper = Arc::new(keeper.holding(&inherited));
     (Handover { inherited, keeper }, rest)
 }
