@@ -412,6 +412,11 @@ impl Antares {
         self.inner.tasks.run(orphans::discard(Arc::clone(&self.inner), id.clone())).await
     }
 
+    /// What users may take from now on; nobody loses what they have.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner.set_limits(limits);
+    }
+
     /// Takes no more calls and ends all that is being done. [`Leave::Nothing`] also unmounts everything; records say that
     /// the durable ones are to be mounted at the next start. [`Leave::Everything`] is for a successor that goes on.
     pub async fn shutdown(&self, leave: Leave) {

@@ -38,6 +38,12 @@ pub const ORPHAN_FOUND: &str = "08121395589c60a08c30982ed0ba975e";
 
 /// A FUSE session is over although the daemon goes on: its connection was aborted, or it was let go.
 pub const SESSION_ENDED: &str = "46cab9feb3f94161a2b898f618f34b0e";
+/// The configuration was read again.
+pub const RELOADED: &str = "401434737c2f4f7e803fb7c155dc74d3";
+/// The configuration was read again and is wrong: the one before stays in force.
+pub const RELOAD_REFUSED: &str = "441bcfa2c538459a97f5c67abf957e39";
+/// How much is logged was changed.
+pub const LOG_LEVEL: &str = "8b149f6e71c64eae89d1c117fd0207b5";
 
 /// All classes with the names of their constants.
 pub const ALL: &[(&str, &str)] = &[
@@ -58,6 +64,9 @@ pub const ALL: &[(&str, &str)] = &[
     ("CACHE_DISCARDED", CACHE_DISCARDED),
     ("ORPHAN_FOUND", ORPHAN_FOUND),
     ("SESSION_ENDED", SESSION_ENDED),
+    ("RELOADED", RELOADED),
+    ("RELOAD_REFUSED", RELOAD_REFUSED),
+    ("LOG_LEVEL", LOG_LEVEL),
 ];
 
 #[cfg(test)]
