@@ -14,7 +14,8 @@
 //! Given away, a durable one that is not being mounted becomes another user's, unmounted.
 //!
 //! - [`state`]: the machine, pure
-//! - [`driver`]: carries its moves out; [`life`] and [`give`] are what users ask for, [`expiry`] what happens by itself
+//! - [`driver`]: carries its moves out; [`life`] and [`give`] are what users ask for, [`expiry`] and [`lost`] what happens by
+//!   itself
 //! - [`record`], [`disk`], [`trash`]: what is kept where, and how it goes
 //! - [`recover`]: what a start has to do, pure; [`recovery`] does it, [`stop`] is the other end
 //! - [`orphans`]: uppers without a record; [`saved`]: workspaces as they lie on disk while no daemon runs
@@ -31,6 +32,7 @@ mod expiry;
 mod give;
 mod inner;
 mod life;
+mod lost;
 mod options;
 mod orphans;
 mod record;
@@ -317,7 +319,7 @@ impl Antares {
         let inner = Arc::new(Inner::new(config, engine, disk, roots, hook)?);
         recovery::recover(&inner).await?;
         inner.tasks.spawn(expiry::watch_deadlines(Arc::downgrade(&inner)));
-        inner.tasks.spawn(expiry::watch_mounts(Arc::downgrade(&inner)));
+        inner.tasks.spawn(lost::watch_mounts(Arc::downgrade(&inner)));
         Ok(Antares { inner })
     }
 
@@ -408,6 +410,11 @@ impl Antares {
     /// Deletes an orphan's upper.
     pub async fn discard(&self, id: &WorkspaceId) -> Result<(), WorkspaceError> {
         self.inner.tasks.run(orphans::discard(Arc::clone(&self.inner), id.clone())).await
+    }
+
+    /// What users may take from now on; nobody loses what they have.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner.set_limits(limits);
     }
 
     /// Takes no more calls and ends all that is being done. [`Leave::Nothing`] also unmounts everything; records say that

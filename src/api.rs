@@ -16,12 +16,12 @@ pub mod views;
 pub use errors::{ErrorData, ErrorKind};
 pub use params::{
     AdoptOrphan, CreateWorkspace, ForgetCredential, GiveWorkspace, ListWorkspaces, MountWorkspace, Nothing,
-    RemoveWorkspace, StoreCredential, UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
+    RemoveWorkspace, SetLogLevel, StoreCredential, UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
 };
 pub use views::{
-    CacheCounters, CallCounters, Counters, Done, ForgottenCredential, Health, OriginCounters, OriginView,
-    OrphanView, PinState, ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI, WorkspaceEvent,
-    WorkspacePage, WorkspaceState, WorkspaceView,
+    CacheCounters, CallCounters, Counters, Done, ForgottenCredential, Health, LogLevelView, OriginCounters,
+    OriginView, OrphanView, PinState, ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI,
+    WorkspaceEvent, WorkspacePage, WorkspaceState, WorkspaceView,
 };
 
 /// Names of the methods.
@@ -62,6 +62,8 @@ pub mod method {
     pub const HEALTH: &str = "health";
     /// [`super::Nothing`] → [`super::Counters`]
     pub const COUNTERS: &str = "counters";
+    /// [`super::SetLogLevel`] → [`super::LogLevelView`]; needs the right to administer the service
+    pub const LOG_SET_LEVEL: &str = "log.set_level";
     /// [`super::Nothing`] → [`super::WhoAmI`]
     pub const WHO_AM_I: &str = "whoami";
     /// [`super::Nothing`] → the OpenRPC document of this contract

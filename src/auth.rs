@@ -61,6 +61,8 @@ pub enum Action {
     /// A right of its own, which owners do not have: what one user wrote becomes another's, counts against their limit,
     /// and is trusted by tools that judge files by their owner.
     Give,
+    /// Change how the service works while it runs.
+    Administer,
 }
 
 impl Action {
@@ -70,6 +72,7 @@ impl Action {
             Action::Mount => "org.scorpio.mount",
             Action::ManageOthers => "org.scorpio.manage-others",
             Action::Give => "org.scorpio.give",
+            Action::Administer => "org.scorpio.administer",
         }
     }
 }
@@ -96,6 +99,7 @@ fn describe(action: Action) -> &'static str {
         Action::Mount => "mount workspaces",
         Action::ManageOthers => "manage the workspaces of others",
         Action::Give => "give workspaces to other users",
+        Action::Administer => "administer the service",
     }
 }
 

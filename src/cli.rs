@@ -3,7 +3,7 @@
 //! - what a verb is made of: `spec` (`ORIGIN:PATH@REV`), `place` (directories), `daemon` (the socket),
 //!   `screen` and `text` (what people see), `failure` and `exit` (what they see when it fails)
 //! - the verbs: `mount`, `list`, `info`, `unmount`, `remove`, `give`, `watch`, `origins`, `login`, `orphans`, `export`,
-//!   `stats`, `health`, `whoami`, `logs`, `doctor`, `completions`, `man`
+//!   `stats`, `health`, `whoami`, `logs`, `log_level`, `doctor`, `completions`, `man`
 
 mod completions;
 mod daemon;
@@ -15,6 +15,7 @@ mod give;
 mod health;
 mod info;
 mod list;
+mod log_level;
 mod login;
 mod logs;
 mod man;
@@ -127,6 +128,7 @@ enum Verb {
     #[command(after_help = "Examples:\n  scorpioctl whoami")]
     Whoami,
     Logs(logs::Logs),
+    LogLevel(log_level::LogLevel),
     /// Check this host and the daemon; ends with 1 when something fails
     ///
     /// No check looks into a mount, so that a mount that is stuck does not stop the tool that finds it.
@@ -189,6 +191,7 @@ impl Verb {
             Verb::Health => health::run(session).await,
             Verb::Whoami => whoami::run(session).await,
             Verb::Logs(logs) => logs.run(session).await,
+            Verb::LogLevel(level) => level.run(session).await,
             Verb::Doctor => doctor::run(session).await,
             Verb::Completions(completions) => completions.run(session),
             Verb::GenMan(man) => man.run(session),

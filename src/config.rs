@@ -9,14 +9,17 @@
 //! - `value`: what was written, before a key says what it must be
 //! - `apply`: assignments → configuration
 //! - `show`: configuration → text; `manual`: the keys → a manual page
+//! - `changes`: what differs, and what of it a running daemon takes up; `live`: where it puts that
 //! - `error`: the one error
 
 mod apply;
+mod changes;
 mod defaults;
 mod document;
 mod environment;
 mod error;
 mod keys;
+mod live;
 mod manual;
 mod show;
 mod slot;
@@ -27,8 +30,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::types::{OriginName, RepoPath};
 
+pub use changes::is_live;
 pub use environment::{descriptor_store_room, has_service_manager, journal_stream, no_color};
 pub use error::ConfigError;
+pub use live::Live;
 pub use manual::manual;
 pub use show::reference;
 pub use sources::{DEFAULT_FILE, Source, SourceFile};
@@ -50,7 +55,7 @@ pub struct Config {
     /// `[auth]`: who may do what.
     pub auth: AuthConfig,
     /// `[origin.NAME]`: where history lives.
-    pub origins: BTreeMap<OriginName, OriginConfig>,
+    pub origins: Origins,
     /// Who set what: by dotted key; keys with their default are absent.
     pub set_by: BTreeMap<String, Source>,
 }
@@ -190,8 +195,11 @@ pub enum Principal {
     Group(String),
 }
 
+/// Origins by name.
+pub type Origins = BTreeMap<OriginName, OriginConfig>;
+
 /// `[origin.NAME]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OriginConfig {
     /// Who may mount it: `["*"]` unless set.
     pub allow: Vec<Principal>,
@@ -237,7 +245,7 @@ impl OriginKind {
 }
 
 /// What an origin is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum OriginKind {
     /// `kind = "git"`: a repository on this host.
     Git {
@@ -251,7 +259,7 @@ pub enum OriginKind {
 }
 
 /// A Mega server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MegaServer {
     /// `url`: `https://HOST[:PORT][/PREFIX]`.
     pub url: String,

@@ -15,25 +15,31 @@
 //! - [`notify`]: talking to the service manager
 //! - [`job`]: asking it whether this is a stop or a restart
 //! - [`keeper`]: having it keep the FUSE sessions for a successor
+//! - [`tally`]: when such sessions are let go after all
+//! - [`reload`]: the configuration, read again; [`levels`]: how much is logged for a while
 
 pub mod args;
 pub mod credentials;
 pub mod exporter;
 pub mod job;
 pub mod keeper;
+pub mod levels;
 pub mod notify;
 pub mod offline;
 pub mod privileges;
+pub mod reload;
+pub mod tally;
 pub mod wiring;
 
-use std::{io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{io::Write, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::CommandFactory;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
     args::{Args, Command, ConfigCommand},
     job::Ending,
+    levels::Levels,
 };
 use crate::{
     cache,
@@ -170,7 +176,10 @@ fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
         .build()
         .map_err(|source| DaemonError::Host { action: "start the runtime".to_owned(), source })?;
     runtime.spawn(telemetry.clone().keep_telling_held_back());
-    let result = runtime.block_on(serve(config));
+    let switched = telemetry.clone();
+    let switch = move |level: &str| switched.set_level(level).map_err(|error| error.to_string());
+    let levels = Levels::new(&config.daemon.log_level, Box::new(switch));
+    let result = runtime.block_on(serve(config, config_file, levels));
     telemetry.tell_held_back();
     // Nothing that hangs (an origin, a name service) keeps the process from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -189,17 +198,23 @@ fn refuse_private_namespace() -> Result<(), DaemonError> {
     }
 }
 
-async fn serve(config: Config) -> Result<(), DaemonError> {
+async fn serve(config: Config, config_file: Option<&Path>, levels: Arc<Levels>) -> Result<(), DaemonError> {
     let boot_id = boot::boot_id()
         .map_err(|source| DaemonError::Host { action: "read the boot id".to_owned(), source })?;
     // Signals are caught from here on, so that one during a long recovery is not lost.
-    let stop = stop_signal()?;
-    let daemon = wiring::Daemon::start(config, boot_id).await?;
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let mut hangup = catch(SignalKind::hangup())?;
+    let mut daemon = wiring::Daemon::start(config, boot_id, levels).await?;
     let status = daemon.status();
     tracing::info!(message_id = event::READY, version = env!("CARGO_PKG_VERSION"), %status, "ready");
     notify::ready(&status);
-    let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket()));
-    stop.await;
+    let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket(), daemon.engine()));
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = hangup.recv() => reload(&mut daemon, config_file).await,
+        }
+    }
     watchdog.abort();
     let leave = what_to_leave().await;
     tracing::info!(message_id = event::STOPPING, ?leave, "stopping");
@@ -208,6 +223,19 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         tracing::warn!("stopping took too long; what is still mounted is cleaned up at the next start");
     }
     Ok(())
+}
+
+/// Whatever is wrong with the configuration, the daemon goes on with the one it has.
+async fn reload(daemon: &mut wiring::Daemon, config_file: Option<&Path>) {
+    notify::reloading();
+    match Config::load_from_system(config_file) {
+        Ok(wanted) => daemon.reload(wanted).await,
+        Err(error) => tracing::error!(
+            message_id = event::RELOAD_REFUSED,
+            "the configuration is not reloaded, and what was in force stays so: {error}"
+        ),
+    }
+    notify::ready(&daemon.status());
 }
 
 /// Only a service manager restarts us, and only it keeps the sessions meanwhile.
@@ -223,9 +251,6 @@ async fn what_to_leave() -> Leave {
 
 /// Ends with the first SIGTERM or SIGINT.
 fn stop_signal() -> Result<impl Future<Output = ()>, DaemonError> {
-    let catch = |kind| {
-        signal(kind).map_err(|source| DaemonError::Host { action: "catch signals".to_owned(), source })
-    };
     let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
@@ -233,4 +258,8 @@ fn stop_signal() -> Result<impl Future<Output = ()>, DaemonError> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+fn catch(kind: SignalKind) -> Result<Signal, DaemonError> {
+    signal(kind).map_err(|source| DaemonError::Host { action: "catch signals".to_owned(), source })
 }

@@ -11,7 +11,10 @@ pub mod kernel;
 pub mod rfuse3;
 pub mod serve;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -225,6 +228,8 @@ pub struct SessionReport {
     pub stats: SessionStats,
     /// Fetches that waited because their user had as many under way as may be.
     pub queued: u64,
+    /// How long the worker has been at one message that is longest at it; more than moments means that it hangs.
+    pub busy: Duration,
 }
 
 /// Makes and ends workspace mounts.
@@ -257,6 +262,13 @@ pub trait OverlayEngine: Send + Sync + 'static {
 
     /// The FUSE sessions being served.
     fn sessions(&self) -> Vec<SessionReport>;
+
+    /// Returns when the kernel has ended a session that was served, once for each time or for several: an administrator
+    /// aborted its connection. What stands on it is dead; what is mounted from then on gets another one. Dropping the
+    /// future loses nothing. One caller at a time.
+    async fn session_ended(&self) {
+        std::future::pending::<()>().await;
+    }
 
     /// Stops serving; called once. With [`Leave::Nothing`] after all mounts are gone or detached: ends all sessions. With
     /// [`Leave::Everything`] sessions and mounts stand, unanswered, until a successor goes on with them.

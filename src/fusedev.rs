@@ -10,7 +10,7 @@
 //! - `policy`: what is done with each opcode; `init`: the handshake and its record; all pure;
 //! - `park`: the questions that wait; `asker`: whom they are accounted to; `repeat`: those that need not wait again;
 //! - `slots`, `landing`: what was read and not answered, where a successor finds it;
-//! - `counters` and `throttle`: what is told;
+//! - `counters`, `throttle` and `pulse`: what is told;
 //! - `device`, `worker`, `session`: the descriptor, the threads on it, their owner.
 //!
 //! A session is stateless: node ids are permanent, handles are 0, FORGET and RELEASE mean nothing. So whoever holds
@@ -27,6 +27,7 @@ mod landing;
 mod listing;
 mod park;
 mod policy;
+mod pulse;
 mod repeat;
 mod session;
 mod slots;

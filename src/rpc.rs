@@ -29,17 +29,17 @@ mod views;
 mod watch;
 mod workspaces;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 pub use accept::serve;
 pub use backends::{
-    CredentialError, Credentials, ExportFormat, ExportPart, Exporter, Gauges, HostGauges, Workspaces,
+    CredentialError, Credentials, ExportFormat, ExportPart, Exporter, Gauges, HostGauges, LogLevels,
+    Workspaces,
 };
 
 use crate::{
     auth::{Authorizer, accounts::Accounts},
-    config::{Limits, OriginConfig},
-    types::OriginName,
+    config::{Limits, Live, Origins},
 };
 
 /// What the control socket offers its callers.
@@ -53,9 +53,11 @@ pub struct Services {
     /// What users log in to origins with.
     pub credentials: Arc<dyn Credentials>,
     /// Origins and who may mount them.
-    pub origins: BTreeMap<OriginName, OriginConfig>,
+    pub origins: Live<Origins>,
     /// Who may do what.
-    pub authorizer: Arc<dyn Authorizer>,
+    pub authorizer: Live<dyn Authorizer>,
+    /// How much the journal is told.
+    pub log_levels: Arc<dyn LogLevels>,
     /// Names of users and groups.
     pub accounts: Accounts,
 }

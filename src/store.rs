@@ -135,6 +135,16 @@ impl ObjectStore {
         self.shared.sources.close(name);
     }
 
+    /// From now on the origin of that name is this one; requests under way end as they would.
+    pub fn put_origin(&self, origin: Arc<dyn Origin>) {
+        self.shared.sources.put(origin);
+    }
+
+    /// There is no such origin any more, nor any user's view of it that was opened.
+    pub fn drop_origin(&self, configured: &OriginName) {
+        self.shared.sources.close_all(configured);
+    }
+
     /// The id of the tree that `oid` leads to: another one where `oid` is a boundary of the origin that was crossed
     /// before. What is to last stands on this id, which says what is in the tree.
     pub fn stands_for(&self, origin: &OriginName, oid: Oid) -> Oid {

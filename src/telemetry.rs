@@ -93,6 +93,11 @@ impl Telemetry {
     }
 }
 
+/// Whether `level` is one.
+pub fn check_level(level: &str) -> Result<(), TelemetryError> {
+    filter(level).map(drop)
+}
+
 /// What users can make the libraries beneath say at `warn` by sending nonsense; it must not fill the journal.
 const QUIET: &str = "jsonrpsee=error,jsonrpsee_server=error,jsonrpsee_core=error,hyper=error";
 

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 19] = [
     "mount",
     "list",
     "info",
@@ -26,6 +26,7 @@ const VERBS: [&str; 18] = [
     "health",
     "whoami",
     "logs",
+    "log-level",
     "doctor",
     "completions",
 ];
@@ -124,6 +125,7 @@ fn without_a_daemon_every_verb_that_needs_one_ends_with_5_and_says_what_to_do() 
         vec!["stats"],
         vec!["health"],
         vec!["whoami"],
+        vec!["log-level", "debug"],
     ] {
         let output = nobody(&arguments);
         assert_eq!(output.status.code(), Some(5), "{arguments:?}: {}", err(&output));

@@ -228,7 +228,8 @@ fn operations_explains_every_kind_of_error() {
 #[test]
 fn every_bound_in_operations_names_a_test_that_reaches_it() {
     let text = read("docs/OPERATIONS.md");
-    let rows: Vec<&str> = text.split("## Limits").nth(1).unwrap().lines().filter(|line| line.starts_with("| ")).collect();
+    let rows: Vec<&str> =
+        text.split("## Limits").nth(1).unwrap().lines().filter(|line| line.starts_with("| ")).collect();
     let code = sources();
     for row in &rows[1..] {
         let tests: Vec<&str> = row.split(" | ").nth(2).unwrap().split('`').skip(1).step_by(2).collect();

@@ -423,6 +423,43 @@ fn the_end_of_the_device_ends_the_session() {
 }
 
 #[test]
+fn the_end_of_a_session_is_told_only_if_the_kernel_ended_it() {
+    let Rig { kernel, session, runtime } = rig(LIMITS, |_| never());
+    let mut over = session.over();
+    assert!(!*over.borrow_and_update());
+    drop(kernel);
+    runtime.block_on(over.wait_for(|over| *over)).unwrap();
+    assert!(session.is_over());
+    drop(session);
+    let Rig { kernel, session, runtime } = rig(LIMITS, |_| never());
+    let mut over = session.over();
+    drop(session);
+    assert!(runtime.block_on(over.wait_for(|over| *over)).is_err());
+    drop(kernel);
+}
+
+#[test]
+fn a_worker_that_hangs_is_told_by_how_long() {
+    let gate = Arc::new(Barrier::new(2));
+    let inside = Arc::clone(&gate);
+    let rig = rig(LIMITS, move |_| {
+        inside.wait();
+        inside.wait();
+        Answered::Now(attr())
+    });
+    assert_eq!(rig.session.longest_busy(), Duration::ZERO);
+    rig.kernel.ask(GETATTR, 8, 5, &[0; 16]);
+    gate.wait();
+    until("it hangs", || rig.session.longest_busy() > Duration::from_millis(20));
+    // The other one goes on, which does not help who waits for the first.
+    rig.kernel.silent();
+    assert!(rig.session.longest_busy() > Duration::from_millis(20));
+    gate.wait();
+    assert_eq!(rig.kernel.reply().1, 8);
+    until("it gets on", || rig.session.longest_busy() == Duration::ZERO);
+}
+
+#[test]
 fn a_resumed_session_asks_for_unanswered_requests_first() {
     let resume = |flags| {
         let (kernel, device) = Kernel::pair();

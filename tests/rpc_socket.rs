@@ -80,6 +80,11 @@ async fn every_method_answers_those_who_may_and_refuses_the_others() {
         (method::HEALTH, json!({}), [0; 4]),
         (method::HEALTH, json!({"deep": true}), [-32602; 4]),
         (method::COUNTERS, json!({}), [0; 4]),
+        (method::LOG_SET_LEVEL, json!({"level": "debug", "for_s": 60}), [1007, 1007, 1007, 0]),
+        (method::LOG_SET_LEVEL, json!({"level": "loud"}), [1007, 1007, 1007, 1001]),
+        (method::LOG_SET_LEVEL, json!({"level": "debug", "for_s": 0}), [1001; 4]),
+        (method::LOG_SET_LEVEL, json!({"level": 7}), [-32602; 4]),
+        (method::LOG_SET_LEVEL, json!({}), [1007, 1007, 1007, 0]),
         (method::WHO_AM_I, json!({}), [0; 4]),
         (method::DISCOVER, json!({}), [0; 4]),
         // A subscription needs a WebSocket.

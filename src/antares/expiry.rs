@@ -1,4 +1,4 @@
-//! What happens by itself: workspaces end when their time is over, and mounts that somebody else ended are noticed.
+//! What happens by itself: workspaces end when their time is over.
 //!
 //! Deadlines are kept on the monotonic clock from the moment they are set or read: a clock that is put forward never
 //! ends a workspace early. A suspended host ends it late, which loses nothing.
@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Scope, State,
+    Scope,
     inner::Inner,
     life,
     state::{Input, Phase},
@@ -22,8 +22,6 @@ use super::{
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// How long a durable workspace that is in use when its time is over is left alone.
 const BUSY: Duration = Duration::from_secs(60);
-/// How often mountinfo is compared with what should be there: what is gone is seen late rather than costly.
-const ROUND: Duration = Duration::from_secs(30);
 
 /// Ends workspaces whose time is over, for as long as the daemon runs.
 pub(super) async fn watch_deadlines(inner: Weak<Inner>) {
@@ -67,41 +65,4 @@ async fn expire(inner: Arc<Inner>, entry: Arc<Entry>) {
         }
     }
     life::bury_if_gone(&inner, held);
-}
-
-/// Notices mounts that are gone although nobody asked us, for as long as the daemon runs.
-pub(super) async fn watch_mounts(inner: Weak<Inner>) {
-    loop {
-        tokio::time::sleep(ROUND).await;
-        let Some(inner) = inner.upgrade() else { return };
-        let Ok(live) = inner.survey().await else { continue };
-        for entry in inner.table.all() {
-            let mounted = entry.view().filter(|view| view.state == State::Mounted);
-            let gone =
-                |id: u64| !live.iter().any(|mount| mount.mount_id == id && mount.workspace == entry.id);
-            if let Some(mount_id) = mounted.and_then(|view| view.mount_id).filter(|id| gone(*id)) {
-                notice(&inner, &entry, mount_id).await;
-            }
-        }
-    }
-}
-
-/// Looks again with the workspace in hand: it may have been moved meanwhile.
-async fn notice(inner: &Inner, entry: &Arc<Entry>, mount_id: u64) {
-    let Ok(mut held) = inner.hold(&Scope::Everybody, &entry.id).await else { return };
-    let core = held.core();
-    let same = core.record.stood.as_ref().is_some_and(|stood| stood.mount_id == mount_id);
-    if core.record.phase != Phase::Mounted || !same {
-        return;
-    }
-    tracing::warn!(
-        scorpio_workspace = %entry.id, scorpio_uid = entry.uid(),
-        scorpio_mount = %core.record.mount_point.display(), mount_id, "its mount was lost: somebody else unmounted it"
-    );
-    // The record says that it is mounted, which `unmount` is to change.
-    core.stale = true;
-    if let Err(error) = inner.perform(entry, core, Input::Vanished, &mut inner.patience()).await {
-        tracing::warn!(scorpio_workspace = %entry.id, %error, "what is left of a lost mount stays");
-    }
-    life::bury_if_gone(inner, held);
 }

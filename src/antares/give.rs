@@ -37,7 +37,7 @@ pub(super) async fn give(
     let core = held.core();
     let from = core.record.owner.uid;
     let heir = heir(&core.record, gift.to)?;
-    let _counted = inner.table.promise(&entry, heir.uid, &inner.config.limits)?;
+    let _counted = inner.table.promise(&entry, heir.uid, &inner.limits())?;
     check_map(&inner, core, &heir).await?;
     core.heir = Some(heir);
     let given = inner.perform(&entry, core, Input::Give, &mut inner.patience()).await;

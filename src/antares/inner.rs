@@ -15,6 +15,7 @@ use super::{
     trash::Trash,
 };
 use crate::{
+    config::{Limits, Live},
     engine::{LiveMount, OverlayEngine},
     types::WorkspaceId,
 };
@@ -36,6 +37,7 @@ pub(super) struct Inner {
     /// Rung when a deadline has changed.
     pub(super) deadlines: Arc<Notify>,
     pub(super) hook: Hook,
+    limits: Live<Limits>,
 }
 
 /// Where crash tests stop the world; nothing in production.
@@ -64,6 +66,7 @@ impl Inner {
             path,
             source,
         })?;
+        let limits = Live::new(config.limits);
         Ok(Inner {
             config,
             engine,
@@ -76,6 +79,7 @@ impl Inner {
             stopping: watch::Sender::new(false),
             deadlines: Arc::default(),
             hook,
+            limits,
         })
     }
 
@@ -96,6 +100,15 @@ impl Inner {
             engine.survey().map_err(|source| WorkspaceError::Disk { action: "read", path, source })
         })
         .await
+    }
+
+    /// What users may take, now.
+    pub(super) fn limits(&self) -> Limits {
+        *self.limits.now()
+    }
+
+    pub(super) fn set_limits(&self, limits: Limits) {
+        self.limits.replace(limits);
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -30,7 +30,7 @@ type Created = Result<Workspace, WorkspaceError>;
 
 /// Makes a workspace; see [`super::Antares::create`].
 pub(super) async fn create(inner: &Arc<Inner>, owner: &Identity, request: Create) -> Created {
-    let request = options::check(request, inner.config.limits.max_ttl)?;
+    let request = options::check(request, inner.limits().max_ttl)?;
     inner.refuse_when_stopping()?;
     let entry = reserve(inner, owner.uid)?;
     let (caller, driver) = tasks::call(inner.stopping.subscribe());
@@ -50,7 +50,7 @@ fn reserve(inner: &Inner, uid: u32) -> Result<Arc<Entry>, WorkspaceError> {
         if inner.disk.knows(&id) {
             continue;
         }
-        if let Some(entry) = inner.table.reserve(id, uid, Some(&inner.config.limits))? {
+        if let Some(entry) = inner.table.reserve(id, uid, Some(&inner.limits()))? {
             return Ok(entry);
         }
     }

@@ -93,9 +93,9 @@ pub(super) async fn adopt(
     owner: Identity,
     request: Create,
 ) -> Result<Workspace, WorkspaceError> {
-    let request = options::check(request, inner.config.limits.max_ttl)?;
+    let request = options::check(request, inner.limits().max_ttl)?;
     inner.refuse_when_stopping()?;
-    let (mut seized, orphan) = seize(&inner, &id, owner.uid, Some(&inner.config.limits)).await?;
+    let (mut seized, orphan) = seize(&inner, &id, owner.uid, Some(&inner.limits())).await?;
     check(&inner, &orphan, &owner, &request).await?;
     let snapshot = inner.roots.resolve(&request.origin, request.rev.as_deref(), &request.path).await?;
     let mut guard = Arc::clone(&seized.entry.core).lock_owned().await;

@@ -249,7 +249,7 @@ async fn undo(inner: &Inner, entry: &Entry, core: &mut Core) {
 }
 
 /// Mounts a workspace that wants to be mounted; where it fails, it says so and stays.
-async fn bring_up(inner: &Inner, entry: &Entry, core: &mut Core) {
+pub(super) async fn bring_up(inner: &Inner, entry: &Entry, core: &mut Core) {
     let before = core.record.stood.clone();
     match try_up(inner, entry, core).await {
         Ok(()) => life::tell_mounted(&core.record, event::RECOVERED, "mounted again"),
@@ -283,7 +283,7 @@ async fn try_up(inner: &Inner, entry: &Entry, core: &mut Core) -> Result<(), Wor
 }
 
 /// Tries a workspace that failed again and again, ever less often, until it is up or somebody else has acted on it.
-async fn retry(inner: std::sync::Weak<Inner>, id: WorkspaceId) {
+pub(super) async fn retry(inner: std::sync::Weak<Inner>, id: WorkspaceId) {
     let (mut wait, longest) = RETRY;
     loop {
         tokio::time::sleep(wait).await;

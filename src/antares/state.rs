@@ -69,6 +69,9 @@ pub(super) enum Input {
     Stop,
     /// Somebody else has unmounted it.
     Vanished,
+    /// The kernel has ended the session under its mount; it is to be mounted again, whatever its kind: its user did not
+    /// ask for its end.
+    Died,
 }
 
 /// One thing to do. Steps are done in order; the first that fails ends the move.
@@ -143,8 +146,8 @@ pub(super) fn transition(from: Option<&Phase>, kind: Kind, input: Input) -> Resu
         (Mounted, Input::Stop | Input::Vanished) if kind.ephemeral => end(&[Step::Detach, Step::Discard]),
         // The record goes on saying `Mounted`: that is what brings the workspace back at the next start. A mount that
         // vanished may have been the first to go in a shutdown of the host.
-        (Mounted, Input::Stop | Input::Vanished) => go(Unmounted, &[Step::Detach]),
-        (_, Input::Expire | Input::Stop | Input::Vanished) => go(from.clone(), &[]),
+        (Mounted, Input::Stop | Input::Vanished | Input::Died) => go(Unmounted, &[Step::Detach]),
+        (_, Input::Expire | Input::Stop | Input::Vanished | Input::Died) => go(from.clone(), &[]),
         (_, Input::Stood | Input::Fell { .. }) => refuse("nothing is being mounted"),
         (Creating | Mounting, Input::Mount | Input::Unmount { .. } | Input::Give) => {
             refuse("wait until it is mounted")
@@ -298,6 +301,9 @@ mod tests {
             (Some(Mounted), EPHEMERAL, Input::Stop, Some((None, vec![Detach, Discard]))),
             (Some(Mounted), DURABLE, Input::Vanished, Some((Some(Unmounted), vec![Detach]))),
             (Some(Mounted), EPHEMERAL, Input::Vanished, Some((None, vec![Detach, Discard]))),
+            (Some(Mounted), DURABLE, Input::Died, Some((Some(Unmounted), vec![Detach]))),
+            (Some(Mounted), EPHEMERAL, Input::Died, Some((Some(Unmounted), vec![Detach]))),
+            (Some(Unmounted), DURABLE, Input::Died, Some((Some(Unmounted), vec![]))),
             (Some(Unmounted), DURABLE, Input::Mount, Some((Some(Mounting), vec![Record, Prepare, Mount]))),
             (Some(Unmounted), DURABLE, unmount.clone(), None),
             (Some(Unmounted), DURABLE, remove(false, true), Some((None, vec![RefuseChanges, Discard]))),
@@ -342,7 +348,8 @@ mod tests {
     #[test]
     fn no_move_discards_changes_of_a_durable_workspace_without_the_word_for_it() {
         let phases = [Phase::Mounted, Phase::Unmounted, displaced(), failed()];
-        let mut inputs = vec![Input::Mount, Input::Expire, Input::Stop, Input::Vanished, Input::Give];
+        let mut inputs =
+            vec![Input::Mount, Input::Expire, Input::Stop, Input::Vanished, Input::Died, Input::Give];
         inputs.extend([false, true].map(|lazy| Input::Unmount { lazy }));
         inputs.extend([false, true].map(|lazy| Input::Remove { discard: false, lazy }));
         for (phase, input) in phases.iter().flat_map(|phase| inputs.iter().map(move |input| (phase, input))) {

@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AdoptOrphan, Counters, CreateWorkspace, Done, ErrorData, ErrorKind, ForgetCredential,
-    ForgottenCredential, GiveWorkspace, Health, ListWorkspaces, MountWorkspace, Nothing, OriginView,
-    OrphanView, RemoveWorkspace, StoreCredential, StoredCredential, UnmountWorkspace, WatchWorkspaces,
-    WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView, method,
+    ForgottenCredential, GiveWorkspace, Health, ListWorkspaces, LogLevelView, MountWorkspace, Nothing,
+    OriginView, OrphanView, RemoveWorkspace, SetLogLevel, StoreCredential, StoredCredential,
+    UnmountWorkspace, WatchWorkspaces, WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView,
+    method,
 };
 
 /// A method of the contract.
@@ -164,6 +165,11 @@ pub const METHODS: &[Method] = &[
     ),
     method::<Nothing, Health>(method::HEALTH, "Says how the daemon is, without touching a mount.", &[]),
     method::<Nothing, Counters>(method::COUNTERS, "Shows counters since the daemon started.", &[]),
+    method::<SetLogLevel, LogLevelView>(
+        method::LOG_SET_LEVEL,
+        "Has the journal told more, or less, for a while; it falls back to the configuration's level by itself.",
+        &[ErrorKind::NotAuthorised],
+    ),
     method::<Nothing, WhoAmI>(
         method::WHO_AM_I,
         "Says who the daemon takes the caller for, and what the caller may do.",

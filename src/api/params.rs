@@ -146,6 +146,19 @@ pub struct ForgetCredential {
     pub origin: String,
 }
 
+/// Have the journal told more, or less, for a while.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetLogLevel {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or filters such as `info,scorpio::fusedev=debug`; the configuration's
+    /// again when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// For so many seconds, then the configuration's again: 1 to 86400, 600 when absent. Only with a level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
+}
+
 /// Take an orphaned upper up again.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -199,6 +199,18 @@ pub struct Health {
     pub problems: Vec<String>,
 }
 
+/// How much the journal is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLevelView {
+    /// What is logged now.
+    pub level: String,
+    /// What the configuration says.
+    pub configured: String,
+    /// When the configuration's holds again, RFC 3339; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
+}
+
 /// Counters since the daemon started. Names end in their unit.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {

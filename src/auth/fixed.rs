@@ -29,6 +29,8 @@ impl Authorizer for Fixed {
             Action::Mount => &self.mount,
             Action::ManageOthers => &self.manage_others,
             Action::Give => &self.give,
+            // There is no list: root alone.
+            Action::Administer => &Vec::new(),
         };
         if identity.is_root() || self.accounts.admit(list, identity).await {
             return Ok(());
@@ -70,6 +72,8 @@ mod tests {
             assert_eq!(fixed.authorize(&caller, Action::Mount).await, mount, "{uid}");
             assert_eq!(fixed.authorize(&caller, Action::ManageOthers).await, manage, "{uid}");
             assert_eq!(fixed.authorize(&caller, Action::Give).await, give, "{uid}");
+            let administers = if uid == 0 { Ok(()) } else { denied(Action::Administer) };
+            assert_eq!(fixed.authorize(&caller, Action::Administer).await, administers, "{uid}");
         }
     }
 }

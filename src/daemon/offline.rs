@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     antares::saved,
-    config::Config,
+    config::{Config, Live},
     daemon::{DaemonError, args::ExportArgs, exporter, wiring},
     manager::{base::StoreBase, export, patch},
     sys::boot,
@@ -52,7 +52,8 @@ fn write(config: &Config, args: &ExportArgs, out: impl Write) -> Result<Vec<Repo
         .map_err(|source| DaemonError::Host { action: "start the runtime".to_owned(), source })?;
     let boot_id = boot::boot_id()
         .map_err(|source| DaemonError::Host { action: "read the boot id".to_owned(), source })?;
-    let store = runtime.block_on(wiring::open_store(config, &boot_id))?;
+    let reading = Live::new(config.origins.clone());
+    let store = runtime.block_on(wiring::open_store(config, &boot_id, &reading))?;
     let root = snapshot.tree;
     let base = StoreBase::new(store, origin, snapshot, runtime.handle().clone());
     part("export the workspace", patch::write(&base, root, &upper, out))

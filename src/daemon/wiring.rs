@@ -8,12 +8,15 @@ use crate::{
     antares::{Antares, AntaresConfig, Scope, State},
     auth::{self, accounts::Accounts, vault::Vault},
     cache::{Cache, CacheOptions, Checker},
-    config::{self, Config, MegaServer, OriginConfig, OriginKind, ReadWith},
+    config::{self, Config, Live, MegaServer, OriginConfig, OriginKind, Origins, ReadWith},
     daemon::{
         DaemonError,
         credentials::{Logins, Probe, UserCredential},
         exporter::WorkspaceExporter,
         keeper::{self, ManagerKeeper},
+        levels::{Levels, Reached},
+        reload::Reload,
+        tally::{TRIES, Tally},
     },
     dicfuse::{Dicfuse, NodeTableOptions},
     engine::{
@@ -48,16 +51,19 @@ pub struct Daemon {
     rpc: JoinHandle<()>,
     stop_rpc: watch::Sender<bool>,
     socket: PathBuf,
+    reload: Reload,
 }
 
 impl Daemon {
     /// Builds everything from the bottom up; returns when all workspaces are as far up as they will come and the socket
     /// is served.
-    pub async fn start(config: Config, boot_id: String) -> Result<Daemon, DaemonError> {
+    pub async fn start(config: Config, boot_id: String, levels: Arc<Levels>) -> Result<Daemon, DaemonError> {
         let passed = fdstore::receive()
             .map_err(|source| DaemonError::Host { action: "take descriptors over".to_owned(), source })?;
-        let (handover, passed) = take_over(passed);
-        let store = open_store(&config, &boot_id).await?;
+        let tally = Tally::of(&config.daemon.runtime_dir);
+        let (handover, passed) = take_over(passed, &tally);
+        let reading = Live::new(config.origins.clone());
+        let store = open_store(&config, &boot_id, &reading).await?;
         let dicfuse = open_dicfuse(&config, &boot_id, store.clone())?;
         let engine = open_engine(&config, boot_id.clone(), dicfuse.clone(), handover).await?;
         let above = async {
@@ -73,7 +79,20 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let services = services(&config, &antares, engine.clone(), dicfuse, store).await;
+        tally.clear();
+        let accounts = Accounts::default();
+        let reload = Reload {
+            origins: Live::new(config.origins.clone()),
+            reading,
+            authorizer: Live::from(auth::choose(&config.auth, &accounts).await),
+            accounts,
+            store,
+            antares: antares.clone(),
+            levels,
+            config,
+        };
+        let services = services(&reload, engine.clone(), dicfuse);
+        let config = &reload.config;
         let (stop_rpc, mut stopped) = watch::channel(false);
         let stop = async move {
             // An error means that the sender is gone, which is a stop as well.
@@ -85,7 +104,8 @@ impl Daemon {
                 tracing::error!(%error, "the control socket cannot be served");
             }
         });
-        Ok(Daemon { antares, engine, rpc, stop_rpc, socket: config.daemon.socket.clone() })
+        let socket = config.daemon.socket.clone();
+        Ok(Daemon { antares, engine, rpc, stop_rpc, socket, reload })
     }
 
     /// One line for `systemctl status`.
@@ -98,6 +118,16 @@ impl Daemon {
     /// Where the control socket is.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
+    }
+
+    /// What serves the mounts.
+    pub fn engine(&self) -> Arc<dyn OverlayEngine> {
+        Arc::clone(&self.engine)
+    }
+
+    /// Takes up what can be taken up of another configuration.
+    pub async fn reload(&mut self, wanted: Config) {
+        self.reload.take_up(wanted).await;
     }
 
     /// Takes no more calls, and brings those under way to their end. To leave nothing, unmounts everything and ends the
@@ -118,19 +148,33 @@ fn what_to_leave(successor: bool) -> Leave {
     if successor { Leave::Everything } else { Leave::Nothing }
 }
 
-/// The sessions among the descriptors that the service manager passed; the other descriptors come back.
-fn take_over(passed: Vec<(String, OwnedFd)>) -> (Handover, Vec<(String, OwnedFd)>) {
+/// The sessions among the descriptors that the service manager passed, unless too many processes before this one failed
+/// with them; the other descriptors come back.
+fn take_over(passed: Vec<(String, OwnedFd)>, tally: &Tally) -> (Handover, Vec<(String, OwnedFd)>) {
     if !config::has_service_manager() {
         return (Handover::default(), passed);
     }
     let keeper = ManagerKeeper::new(config::descriptor_store_room());
-    let (inherited, rest) = keeper::take_sessions(passed, &keeper);
+    let (mut inherited, rest) = keeper::take_sessions(passed, &keeper);
+    if inherited.is_empty() {
+        tally.clear();
+    } else {
+        let failed = tally.begin();
+        if failed >= TRIES {
+            keeper::let_go(std::mem::take(&mut inherited), &keeper, failed);
+            tally.clear();
+        }
+    }
     let keeper = Arc::new(keeper.holding(&inherited));
     (Handover { inherited, keeper }, rest)
 }
 
-/// Cache and origins behind one door.
-pub(super) async fn open_store(config: &Config, boot_id: &str) -> Result<ObjectStore, DaemonError> {
+/// Cache and origins behind one door; `reading` says how users' views of origins are opened.
+pub(super) async fn open_store(
+    config: &Config,
+    boot_id: &str,
+    reading: &Live<Origins>,
+) -> Result<ObjectStore, DaemonError> {
     let options = CacheOptions {
         dir: config.daemon.cache_dir.clone(),
         map_bytes: config.cache.map_bytes,
@@ -147,32 +191,42 @@ pub(super) async fn open_store(config: &Config, boot_id: &str) -> Result<ObjectS
     let cache = part("open the cache", cache.map_err(|error| error.to_string()))?;
     let cache = part("open the cache", cache)?;
     let limits = StoreLimits { flight_bytes: config.fetch.flight_bytes, batch: BATCH };
-    let (origins, open) = (open_origins(config), opener(config));
+    let (origins, open) = (open_origins(config), opener(config, reading));
     Ok(ObjectStore::opening(cache, origins, open, &config.daemon.state_dir, limits))
 }
 
-/// All origins of the configuration. None is waited for: one that is away now may be there for the first request.
+/// All origins of the configuration that are the same for all users.
 fn open_origins(config: &Config) -> BTreeMap<OriginName, Arc<dyn Origin>> {
-    let limits = origin::Limits { deadline: config.fetch.deadline, requests: config.fetch.requests };
-    let lazy = |(name, config): (&OriginName, &OriginConfig)| {
-        let set_up = {
-            let (name, kind) = (name.clone(), config.kind.clone());
-            Box::new(move || open_origin(&name, &kind, limits))
-        };
-        let origin: Arc<dyn Origin> =
-            Arc::new(Lazy::new(name.clone(), limits.deadline, config.kind.trees_pass(), set_up));
-        (name.clone(), origin)
-    };
+    let limits = origin_limits(config);
     let shared = config.origins.iter().filter(|(_, config)| config.read_with() == ReadWith::Service);
-    shared.map(lazy).collect()
+    shared.map(|(name, config)| (name.clone(), lazy_origin(name, config, limits))).collect()
+}
+
+/// Bounds of every origin.
+pub(super) fn origin_limits(config: &Config) -> origin::Limits {
+    origin::Limits { deadline: config.fetch.deadline, requests: config.fetch.requests }
+}
+
+/// An origin that is the same for all users. It is not waited for: one that is away now may be there for the first request.
+pub(super) fn lazy_origin(
+    name: &OriginName,
+    config: &OriginConfig,
+    limits: origin::Limits,
+) -> Arc<dyn Origin> {
+    let set_up = {
+        let (name, kind) = (name.clone(), config.kind.clone());
+        Box::new(move || open_origin(&name, &kind, limits))
+    };
+    Arc::new(Lazy::new(name.clone(), limits.deadline, config.kind.trees_pass(), set_up))
 }
 
 /// Opens users' views of the origins that are read with their credentials.
-fn opener(config: &Config) -> Opener {
-    let limits = origin::Limits { deadline: config.fetch.deadline, requests: config.fetch.requests };
-    let origins = config.origins.clone();
+fn opener(config: &Config, reading: &Live<Origins>) -> Opener {
+    let limits = origin_limits(config);
+    let origins = reading.clone();
     let vault = Arc::new(Vault::new(&config.daemon.state_dir));
     Box::new(move |view| {
+        let origins = origins.now();
         let config = origins.get(&view.configured())?;
         let OriginKind::Mega(server) = &config.kind else { return None };
         let credential = Arc::new(UserCredential::of(view, vault.clone())?);
@@ -186,10 +240,10 @@ fn opener(config: &Config) -> Opener {
 }
 
 /// Opens users' views with credentials that are tried.
-fn probe(config: &Config) -> Arc<Probe> {
-    let limits = origin::Limits { deadline: config.fetch.deadline, requests: config.fetch.requests };
-    let origins = config.origins.clone();
-    Arc::new(move |view, credential| match origins.get(&view.configured()).map(|config| &config.kind) {
+fn probe(config: &Config, origins: &Live<Origins>) -> Arc<Probe> {
+    let limits = origin_limits(config);
+    let origins = origins.clone();
+    Arc::new(move |view, credential| match origins.now().get(&view.configured()).map(|config| &config.kind) {
         Some(OriginKind::Mega(server)) => open_view(view, server, limits, credential),
         _ => Err("it takes no login".to_owned()),
     })
@@ -298,29 +352,24 @@ fn listener(config: &Config, passed: Vec<(String, OwnedFd)>) -> Result<UnixListe
     }
 }
 
-async fn services(
-    config: &Config,
-    antares: &Antares,
-    engine: Arc<dyn OverlayEngine>,
-    dicfuse: Dicfuse,
-    store: ObjectStore,
-) -> Services {
-    let accounts = Accounts::default();
+fn services(reload: &Reload, engine: Arc<dyn OverlayEngine>, dicfuse: Dicfuse) -> Services {
+    let Reload { config, antares, store, origins, .. } = reload;
     // What the engine found to work, not what was asked for: `auto` may have fallen back.
     let is_shared = engine.sessions().iter().any(|session| session.name == "shared");
     let lower = if is_shared { "shared" } else { "per-owner" };
     let exporter =
         WorkspaceExporter { antares: antares.clone(), store: store.clone(), runtime: Handle::current() };
     let vault = Arc::new(Vault::new(&config.daemon.state_dir));
-    let logins = Logins { vault, store: store.clone(), probe: probe(config) };
+    let logins = Logins { vault, store: store.clone(), probe: probe(config, origins) };
     Services {
         credentials: Arc::new(logins),
         workspaces: Arc::new(antares.clone()),
-        gauges: Arc::new(HostGauges { engine, dicfuse, store, lower: lower.to_owned() }),
+        gauges: Arc::new(HostGauges { engine, dicfuse, store: store.clone(), lower: lower.to_owned() }),
         exporter: Some(Arc::new(exporter)),
-        origins: config.origins.clone(),
-        authorizer: auth::choose(&config.auth, &accounts).await,
-        accounts,
+        origins: origins.clone(),
+        authorizer: reload.authorizer.clone(),
+        log_levels: Arc::new(Reached(Arc::clone(&reload.levels))),
+        accounts: reload.accounts.clone(),
     }
 }
 

@@ -114,6 +114,7 @@ impl KernelEngine {
             keeper: options.handover.keeper,
             boot_id: options.boot_id,
             table: dicfuse.identity(),
+            ended: Arc::default(),
         };
         let sessions = Sessions::start(options.lower, common, dicfuse.clone(), heirs, &launches)?;
         let entries = mountinfo::read(Whose::Own).map_err(KernelError::Left)?;
@@ -206,6 +207,14 @@ impl OverlayEngine for KernelEngine {
 
     fn sessions(&self) -> Vec<SessionReport> {
         self.inner.sessions.reports()
+    }
+
+    async fn session_ended(&self) {
+        self.inner.sessions.ended().await;
+        let inner = Arc::clone(&self.inner);
+        if let Err(error) = self.runtime.spawn_blocking(move || inner.sessions.sweep()).await {
+            tracing::warn!(%error, "what is left of an ended session stays");
+        }
     }
 
     async fn shutdown(&self, leave: Leave) {

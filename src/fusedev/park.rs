@@ -66,8 +66,9 @@ impl Park {
         Park { most, most_per_user, waiting: Mutex::default() }
     }
 
-    /// Lets the question `unique` of `user` wait.
-    pub(crate) fn admit(&self, unique: u64, user: User) -> Result<(), Refusal> {
+    /// Lets the question `unique` of `user` wait; `hasty` is what it is answered with when it is interrupted, if not EINTR.
+    /// An interrupt may come as soon as this returns.
+    pub(crate) fn admit(&self, unique: u64, user: User, hasty: Option<Answer>) -> Result<(), Refusal> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(Refusal::Closed);
@@ -83,16 +84,14 @@ impl Park {
             return Err(Refusal::Share(self.most_per_user));
         }
         waiting.by_user.insert(user, of_user + 1);
-        waiting.by_unique.insert(unique, Parked { user, task: None, ticket: None, hasty: None });
+        waiting.by_unique.insert(unique, Parked { user, task: None, ticket: None, hasty });
         Ok(())
     }
 
-    /// Says which task works on `unique`, and what it is answered with when it is interrupted, if not EINTR; when it was
-    /// taken meanwhile, the task is not wanted any more.
-    pub(crate) fn attach(&self, unique: u64, task: AbortHandle, hasty: Option<Answer>) {
+    /// Says which task works on `unique`; when it was taken meanwhile, the task is not wanted any more.
+    pub(crate) fn attach(&self, unique: u64, task: AbortHandle) {
         if let Some(parked) = self.lock().by_unique.get_mut(&unique) {
             parked.task = Some(task);
-            parked.hasty = hasty;
             return;
         }
         task.abort();
@@ -171,31 +170,31 @@ mod tests {
     #[test]
     fn a_user_is_refused_at_the_share_and_others_are_not() {
         let park = Park::new(4, 2);
-        assert_eq!(park.admit(2, ALICE), Ok(()));
-        assert_eq!(park.admit(4, ALICE), Ok(()));
-        assert_eq!(park.admit(6, ALICE), Err(Refusal::Share(2)));
-        assert_eq!(park.admit(8, BOB), Ok(()));
-        assert_eq!(park.admit(10, User::Unknown), Ok(()));
+        assert_eq!(park.admit(2, ALICE, None), Ok(()));
+        assert_eq!(park.admit(4, ALICE, None), Ok(()));
+        assert_eq!(park.admit(6, ALICE, None), Err(Refusal::Share(2)));
+        assert_eq!(park.admit(8, BOB, None), Ok(()));
+        assert_eq!(park.admit(10, User::Unknown, None), Ok(()));
         assert_eq!(park.len(), 4);
     }
 
     #[test]
     fn everybody_is_refused_at_the_bound() {
         let park = Park::new(1, 8);
-        assert_eq!(park.admit(2, ALICE), Ok(()));
-        assert_eq!(park.admit(4, BOB), Err(Refusal::Full(1)));
+        assert_eq!(park.admit(2, ALICE, None), Ok(()));
+        assert_eq!(park.admit(4, BOB, None), Err(Refusal::Full(1)));
         assert!(park.take(2).is_some());
-        assert_eq!(park.admit(6, BOB), Ok(()));
+        assert_eq!(park.admit(6, BOB, None), Ok(()));
     }
 
     #[test]
     fn a_question_is_taken_once_and_frees_the_share_of_its_user() {
         let park = Park::new(4, 1);
-        park.admit(2, ALICE).unwrap();
+        park.admit(2, ALICE, None).unwrap();
         assert!(park.take(2).is_some());
         assert!(park.take(2).is_none());
         assert!(park.interrupt(2).is_none());
-        assert_eq!(park.admit(4, ALICE), Ok(()));
+        assert_eq!(park.admit(4, ALICE, None), Ok(()));
         assert_eq!(park.lock().by_user.len(), 1);
         assert!(park.take(4).is_some());
         assert_eq!(park.lock().by_user.len(), 0, "users that wait for nothing are forgotten");
@@ -204,38 +203,38 @@ mod tests {
     #[test]
     fn the_same_request_does_not_wait_twice() {
         let park = Park::new(4, 4);
-        park.admit(2, ALICE).unwrap();
-        assert_eq!(park.admit(2, ALICE), Err(Refusal::Twice));
+        park.admit(2, ALICE, None).unwrap();
+        assert_eq!(park.admit(2, ALICE, None), Err(Refusal::Twice));
         assert_eq!(park.len(), 1);
     }
 
     #[test]
     fn a_closed_table_admits_nothing() {
         let park = Park::new(4, 4);
-        park.admit(2, ALICE).unwrap();
+        park.admit(2, ALICE, None).unwrap();
         park.close();
         assert_eq!(park.len(), 0);
         assert!(park.take(2).is_none());
-        assert_eq!(park.admit(4, ALICE), Err(Refusal::Closed));
+        assert_eq!(park.admit(4, ALICE, None), Err(Refusal::Closed));
     }
 
     #[tokio::test]
     async fn an_interrupt_before_the_task_is_known_still_ends_the_task() {
         let park = Park::new(4, 4);
-        park.admit(2, ALICE).unwrap();
+        park.admit(2, ALICE, None).unwrap();
         let (_taken, answer) = park.interrupt(2).unwrap();
         assert_eq!(answer, Answer::Errno(libc::EINTR));
         let task = tokio::spawn(std::future::pending::<()>());
-        park.attach(2, task.abort_handle(), None);
+        park.attach(2, task.abort_handle());
         assert!(task.await.unwrap_err().is_cancelled());
     }
 
     #[tokio::test]
     async fn an_interrupt_ends_the_task() {
         let park = Park::new(4, 4);
-        park.admit(2, ALICE).unwrap();
+        park.admit(2, ALICE, Some(Answer::NoEntry)).unwrap();
         let task = tokio::spawn(std::future::pending::<()>());
-        park.attach(2, task.abort_handle(), Some(Answer::NoEntry));
+        park.attach(2, task.abort_handle());
         assert!(park.interrupt(2).is_some_and(|(_, answer)| answer == Answer::NoEntry));
         assert!(task.await.unwrap_err().is_cancelled());
     }

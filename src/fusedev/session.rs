@@ -3,13 +3,12 @@
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+
+use tokio::sync::watch;
 
 use super::{
     Features, FileSystem, Negotiated, SessionError, SessionLimits, SessionStats,
@@ -22,6 +21,7 @@ use super::{
     landing::Landing,
     park::Park,
     policy::op,
+    pulse::Pulse,
     repeat::Repeats,
     slots::{Left, Slots},
     throttle::Throttle,
@@ -113,7 +113,7 @@ impl Session {
         let waiter = Waiter::new(&shared.device)?;
         let landing = Landing::of(shared.slots.as_deref(), number)?;
         let thread = std::thread::Builder::new().name(format!("fuse-{number}"));
-        self.workers.push(thread.spawn(move || worker::run(&shared, &waiter, landing))?);
+        self.workers.push(thread.spawn(move || worker::run(&shared, number, &waiter, landing))?);
         Ok(())
     }
 
@@ -138,9 +138,23 @@ impl Session {
         self.shared.counters.snapshot(parked)
     }
 
+    /// How long a worker has been at one message by now, the one that is longest at it; they wait for nobody, so it is
+    /// microseconds unless something is wrong. For ever, if one has died.
+    pub fn longest_busy(&self) -> Duration {
+        if !self.is_over() && self.workers.iter().any(JoinHandle::is_finished) {
+            return Duration::MAX;
+        }
+        self.shared.pulse.longest(Instant::now())
+    }
+
     /// Whether the kernel has ended the session (its last mount is gone, or it was aborted).
     pub fn is_over(&self) -> bool {
-        self.shared.over.load(Relaxed)
+        *self.shared.over.borrow()
+    }
+
+    /// Turns true when the kernel ends the session, and closes when we do.
+    pub fn over(&self) -> watch::Receiver<bool> {
+        self.shared.over.subscribe()
     }
 }
 
@@ -174,7 +188,8 @@ impl Shared {
             deadline: limits.deadline,
             refusals: Throttle::new(REFUSALS_EVERY),
             runtime,
-            over: AtomicBool::new(false),
+            pulse: Pulse::of(limits.workers.max(1)),
+            over: watch::Sender::new(false),
         })
     }
 

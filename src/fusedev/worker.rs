@@ -2,14 +2,12 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::{
     Answer, Answered, Asker, FileSystem, User,
@@ -21,6 +19,7 @@ use super::{
     landing::Landing,
     park::{Park, Refusal, Taken},
     policy::{self, Policy},
+    pulse::Pulse,
     repeat::Repeats,
     slots::{PlaceError, Slots, Ticket},
     throttle::Throttle,
@@ -46,7 +45,9 @@ pub(crate) struct Shared {
     pub(crate) deadline: Duration,
     pub(crate) refusals: Throttle,
     pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) over: AtomicBool,
+    pub(crate) pulse: Pulse,
+    /// Whether the kernel has ended the session.
+    pub(crate) over: watch::Sender<bool>,
 }
 
 /// A question that is not answered at once.
@@ -60,10 +61,11 @@ struct Unanswered {
 }
 
 /// Serves until the session is stopped or over.
-pub(crate) fn run(shared: &Arc<Shared>, waiter: &Waiter, mut landing: Landing) {
+pub(crate) fn run(shared: &Arc<Shared>, number: usize, waiter: &Waiter, mut landing: Landing) {
     while !shared.device.is_stopped() {
         let step = shared.device.read(landing.cleared()).and_then(|got| match got {
             Got::Message(length) => {
+                let _busy = shared.pulse.busy(number);
                 shared.serve(&landing.bytes()[..length], &mut None);
                 // Not only before the next read: that may be a long time off.
                 landing.cleared();
@@ -81,8 +83,8 @@ pub(crate) fn run(shared: &Arc<Shared>, waiter: &Waiter, mut landing: Landing) {
             }
         }
     }
-    if !shared.device.is_stopped() && !shared.over.swap(true, Relaxed) {
-        tracing::info!("the kernel has ended a FUSE session");
+    let is_first = || shared.over.send_if_modified(|over| !std::mem::replace(over, true));
+    if !shared.device.is_stopped() && is_first() {
         shared.park.close();
     }
 }
@@ -158,13 +160,13 @@ impl Shared {
         {
             return self.refuse(&header, &"it is asked again right after it had waited in vain");
         }
-        match self.park.admit(header.unique, user) {
+        match self.park.admit(header.unique, user, hasty.clone()) {
             Ok(()) => match self.keep(message, ticket) {
                 Ok(ticket) => {
                     self.park.keep(header.unique, ticket);
                     let seat = Seat { shared: Arc::downgrade(self), header };
-                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer, hasty.clone()));
-                    self.park.attach(header.unique, task.abort_handle(), hasty);
+                    let task = self.runtime.spawn(seat.wait(self.deadline, shape, answer, hasty));
+                    self.park.attach(header.unique, task.abort_handle());
                 }
                 Err(error) => {
                     if self.park.take(header.unique).is_some() {

@@ -1,9 +1,14 @@
-//! What the handlers call: [`Workspaces`], [`Credentials`], [`Gauges`] and [`Exporter`].
+//! What the handlers call: [`Workspaces`], [`Credentials`], [`Gauges`], [`LogLevels`] and [`Exporter`].
 //!
 //! Each hides a layer that needs a kernel and a repository to exist, so that the socket's own promises can be shown
 //! without them.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -202,6 +207,25 @@ impl Gauges for HostGauges {
     fn tree(&self) -> Result<DicfuseStats, String> {
         self.dicfuse.stats().map_err(|error| error.to_string())
     }
+}
+
+/// How much the journal is told.
+pub trait LogLevels: Send + Sync + 'static {
+    /// Tells it `level` for `time`, then the configuration's again; the error says why that is none.
+    fn lend(&self, level: &str, time: Duration) -> Result<LogLevel, String>;
+    /// The configuration's again, now.
+    fn reset(&self) -> LogLevel;
+}
+
+/// The level in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevel {
+    /// What is logged now.
+    pub level: String,
+    /// What the configuration says.
+    pub configured: String,
+    /// When the one falls back to the other, if they differ.
+    pub until: Option<SystemTime>,
 }
 
 /// How a workspace's changes are written out.

@@ -51,7 +51,7 @@ pub(super) async fn forget(
 
 async fn require_login(host: &Host, call: &Call, origin: &OriginName) -> Result<(), Failure> {
     require_origin(host, call.identity(), origin).await?;
-    match host.services.origins.get(origin).map(crate::config::OriginConfig::read_with) {
+    match host.services.origins.now().get(origin).map(crate::config::OriginConfig::read_with) {
         Some(ReadWith::User) => Ok(()),
         Some(ReadWith::Service) | None => Err(Failure::NoLogin(origin.clone())),
     }

@@ -1,17 +1,17 @@
-//! Handlers about the host and the caller: origins, health, counters, whoami, discover. None of them touches a mount.
+//! Handlers about the host and the caller: origins, health, counters, log level, whoami, discover. None of them touches a mount.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     failure::Failure,
     module::{Call, Host},
-    views,
+    requests, views,
 };
 use crate::{
     antares::{Scope, State},
     api::{
-        CacheCounters, Counters, Health, Nothing, OriginCounters, OriginView, ReadWith, TreeCounters, WhoAmI,
-        document,
+        CacheCounters, Counters, Health, LogLevelView, Nothing, OriginCounters, OriginView, ReadWith,
+        SetLogLevel, TreeCounters, WhoAmI, document,
     },
     auth::{Action, Refusal},
     config,
@@ -20,7 +20,7 @@ use crate::{
 
 pub(super) async fn origins(host: Arc<Host>, call: Call, _: Nothing) -> Result<Vec<OriginView>, Failure> {
     let mut shown = Vec::new();
-    for (name, config) in &host.services.origins {
+    for (name, config) in &*host.services.origins.now() {
         if host.may_mount(call.identity(), name).await {
             let (read_with, logged_in) = match config.read_with() {
                 config::ReadWith::Service => (ReadWith::Service, None),
@@ -78,7 +78,7 @@ pub(super) async fn health(host: Arc<Host>, _call: Call, _: Nothing) -> Result<H
         pid: std::process::id(),
         uptime_s: host.started.elapsed().as_secs(),
         lower: host.services.gauges.lower().to_owned(),
-        authorizer: host.services.authorizer.name().to_owned(),
+        authorizer: host.services.authorizer.now().name().to_owned(),
         workspaces,
         problems,
     })
@@ -128,6 +128,23 @@ pub(super) async fn counters(host: Arc<Host>, call: Call, _: Nothing) -> Result<
         calls: host.calls.counters(),
         rss_anon_bytes: rss_anon_bytes.map_err(|error| Failure::Internal(error.to_string()))?,
     })
+}
+
+pub(super) async fn set_log_level(
+    host: Arc<Host>,
+    call: Call,
+    params: SetLogLevel,
+) -> Result<LogLevelView, Failure> {
+    let wanted = requests::log_level(params)?;
+    host.authorize(&call.caller, Action::Administer).await?;
+    let levels = &host.services.log_levels;
+    let told = match wanted {
+        Some((level, time)) => {
+            levels.lend(&level, time).map_err(|reason| Failure::BadParameter(format!("`level`: {reason}")))?
+        }
+        None => levels.reset(),
+    };
+    Ok(views::log_level(told))
 }
 
 /// RssAnon of this process: unlike VmRSS it leaves out the database's pages, which the kernel may take back.

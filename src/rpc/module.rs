@@ -70,6 +70,7 @@ pub(super) fn build(host: Arc<Host>) -> Result<RpcModule<Host>, jsonrpsee::core:
     add(&mut module, method::ORPHAN_DISCARD, orphans::discard)?;
     add(&mut module, method::HEALTH, host::health)?;
     add(&mut module, method::COUNTERS, host::counters)?;
+    add(&mut module, method::LOG_SET_LEVEL, host::set_log_level)?;
     add(&mut module, method::WHO_AM_I, host::who_am_i)?;
     add(&mut module, method::DISCOVER, host::discover)?;
     module.register_subscription(
@@ -226,7 +227,7 @@ impl Host {
 
     /// Whether the policy lets the caller do `action`.
     pub(super) async fn authorize(&self, caller: &Caller, action: Action) -> Result<(), Failure> {
-        let answer = self.services.authorizer.authorize(caller, action).await;
+        let answer = self.services.authorizer.now().authorize(caller, action).await;
         answer.map_err(|refusal| Failure::Refused { action, refusal })
     }
 
@@ -257,7 +258,8 @@ impl Host {
     /// Whether somebody may mount an origin; one that does not exist is one that nobody may. A view of a single user is
     /// that user's alone.
     pub(super) async fn may_mount(&self, identity: &Identity, origin: &OriginName) -> bool {
-        let Some(config) = self.services.origins.get(&origin.configured()) else { return false };
+        let origins = self.services.origins.now();
+        let Some(config) = origins.get(&origin.configured()) else { return false };
         if identity.is_root() {
             return true;
         }
@@ -267,7 +269,8 @@ impl Host {
 
     /// The origin as `uid` reads it.
     pub(super) fn view_of(&self, origin: &OriginName, uid: u32) -> OriginName {
-        let config = self.services.origins.get(&origin.configured());
+        let origins = self.services.origins.now();
+        let config = origins.get(&origin.configured());
         match config.map(OriginConfig::read_with) {
             Some(ReadWith::User) => origin.of_user(uid),
             Some(ReadWith::Service) | None => origin.configured(),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use super::failure::Failure;
 use crate::{
     antares::{Create, Options, WorkspaceError},
-    api::CreateWorkspace,
+    api::{CreateWorkspace, SetLogLevel},
     engine::{MountError, PointFault},
     types::{OriginName, RepoPath, WorkspaceId},
 };
@@ -14,6 +14,13 @@ use crate::{
 const REV_MAX: usize = 1024;
 /// Longest name of an account, in bytes: LOGIN_NAME_MAX.
 const USER_MAX: usize = 256;
+
+/// Longest list of filters, in bytes.
+const LEVEL_MAX: usize = 256;
+/// How long another log level lasts unless asked otherwise.
+const LEVEL_FOR: Duration = Duration::from_secs(600);
+/// The longest: whoever looks into something for days writes the level into the configuration.
+const LEVEL_LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The id of a workspace. Text that cannot be one is an unknown workspace of the caller's own making.
 pub(super) fn workspace_id(text: &str) -> Result<WorkspaceId, Failure> {
@@ -55,6 +62,23 @@ pub(super) fn user(text: String) -> Result<String, Failure> {
         return Err(Failure::BadParameter(refused));
     }
     Ok(text)
+}
+
+/// Which level for how long; nothing for the configuration's. Whether it is one is found out later.
+pub(super) fn log_level(params: SetLogLevel) -> Result<Option<(String, Duration)>, Failure> {
+    let bad = |reason: &str| Failure::BadParameter(reason.to_owned());
+    let time = params.for_s.map(Duration::from_secs);
+    if time.is_some_and(|time| time.is_zero() || time > LEVEL_LONGEST) {
+        return Err(bad("`for_s`: a log level is changed for 1 to 86400 seconds"));
+    }
+    match (params.level, time) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(bad("`for_s`: there is no `level` to which it belongs")),
+        (Some(level), _) if level.len() > LEVEL_MAX || level.chars().any(char::is_control) => {
+            Err(bad("`level`: a log level has at most 256 bytes and no control characters"))
+        }
+        (Some(level), time) => Ok(Some((level, time.unwrap_or(LEVEL_FOR)))),
+    }
 }
 
 /// A path that can at all be a mount point; what is there is looked at with the caller's rights, later.
@@ -132,6 +156,25 @@ mod tests {
         assert_eq!(request.options.ttl, Some(Duration::from_secs(60)));
         assert!(request.options.ephemeral && !request.options.read_only);
         assert_eq!(request.options.labels["ci"], "7");
+    }
+
+    #[test]
+    fn a_log_level_lasts_for_a_bounded_time() {
+        let asked =
+            |level: Option<&str>, for_s| log_level(SetLogLevel { level: level.map(str::to_owned), for_s });
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(asked(Some("debug"), None).unwrap(), Some(("debug".to_owned(), minutes(10))));
+        assert_eq!(asked(Some("debug"), Some(86_400)).unwrap(), Some(("debug".to_owned(), minutes(1440))));
+        assert_eq!(asked(None, None).unwrap(), None);
+        for (level, for_s) in [
+            (Some("debug"), Some(0)),
+            (Some("debug"), Some(86_401)),
+            (None, Some(1)),
+            (Some("a\nb"), None),
+            (Some(&*"x".repeat(257)), None),
+        ] {
+            assert_eq!(asked(level, for_s).unwrap_err().explain().kind, ErrorKind::BadParameter, "{level:?}");
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::backends::LogLevel;
 use crate::{
     antares::{Orphan, State, Workspace},
-    api::{OrphanView, PinState, SessionCounters, WorkspaceState, WorkspaceView},
+    api::{LogLevelView, OrphanView, PinState, SessionCounters, WorkspaceState, WorkspaceView},
     auth::accounts::Accounts,
     engine::SessionReport,
     store::Pinned,
@@ -94,6 +95,11 @@ pub(super) fn session(report: SessionReport) -> (String, SessionCounters) {
         queued: report.queued,
     };
     (report.name, counters)
+}
+
+pub(super) fn log_level(level: LogLevel) -> LogLevelView {
+    let LogLevel { level, configured, until } = level;
+    LogLevelView { level, configured, ends: until.map(rfc3339) }
 }
 
 /// A time from a record may be anything; what cannot be written is shown as the nearest that can.

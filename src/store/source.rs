@@ -71,6 +71,22 @@ impl Source {
         }
     }
 
+    /// The same origin, read in another way from now on. Its boundaries are in one file, which has one owner.
+    pub(super) fn renewed(&self, origin: Arc<dyn Origin>) -> Source {
+        let counted = |counter: &AtomicU64| AtomicU64::new(counter.load(Ordering::Relaxed));
+        Source {
+            name: self.name.clone(),
+            origin,
+            boundaries: Arc::clone(&self.boundaries),
+            users: watch::Sender::new(0),
+            behind: Semaphore::new(BATCHES_BEHIND),
+            fetched: counted(&self.fetched),
+            bytes: counted(&self.bytes),
+            failed: counted(&self.failed),
+            sizes: counted(&self.sizes),
+        }
+    }
+
     pub(super) fn stats(&self) -> FetchStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FetchStats {

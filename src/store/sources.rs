@@ -52,6 +52,23 @@ impl Sources {
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
+    /// Puts `origin` in the place of the one of its name, if there is one.
+    pub(super) fn put(&self, origin: Arc<dyn Origin>) {
+        let name = origin.name().clone();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let source = match known.get(&name) {
+            Some(before) => Arc::new(before.renewed(origin)),
+            None => source(&self.state_dir, name.clone(), origin),
+        };
+        known.insert(name, source);
+    }
+
+    /// Forgets the origin of this name and all views of it.
+    pub(super) fn close_all(&self, configured: &OriginName) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|name, _| name.configured() != *configured);
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Source>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }

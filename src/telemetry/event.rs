@@ -38,6 +38,15 @@ pub const ORPHAN_FOUND: &str = "08121395589c60a08c30982ed0ba975e";
 /// Entries that were not written because there were too many of their kind.
 pub const HELD_BACK: &str = "e3eaee69156e44aca62ec2ebf1468a6e";
 
+/// A FUSE session is over although the daemon goes on: its connection was aborted, or it was let go.
+pub const SESSION_ENDED: &str = "46cab9feb3f94161a2b898f618f34b0e";
+/// The configuration was read again.
+pub const RELOADED: &str = "401434737c2f4f7e803fb7c155dc74d3";
+/// The configuration was read again and is wrong: the one before stays in force.
+pub const RELOAD_REFUSED: &str = "441bcfa2c538459a97f5c67abf957e39";
+/// How much is logged was changed.
+pub const LOG_LEVEL: &str = "8b149f6e71c64eae89d1c117fd0207b5";
+
 /// All classes with the names of their constants.
 pub const ALL: &[(&str, &str)] = &[
     ("READY", READY),
@@ -57,6 +66,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("CACHE_DISCARDED", CACHE_DISCARDED),
     ("ORPHAN_FOUND", ORPHAN_FOUND),
     ("HELD_BACK", HELD_BACK),
+    ("SESSION_ENDED", SESSION_ENDED),
+    ("RELOADED", RELOADED),
+    ("RELOAD_REFUSED", RELOAD_REFUSED),
+    ("LOG_LEVEL", LOG_LEVEL),
 ];
 
 #[cfg(test)]

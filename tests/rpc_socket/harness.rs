@@ -13,15 +13,15 @@ use std::{
 use async_trait::async_trait;
 use scorpio::{
     antares::{Create, Event, Gift, Options, Orphan, Scope, State, Workspace, WorkspaceError},
-    auth::{accounts::Accounts, fixed::Fixed, vault::Secret},
+    auth::{Authorizer, accounts::Accounts, fixed::Fixed, vault::Secret},
     cache::CacheStats,
-    config::{AuthConfig, AuthMode, OriginConfig, OriginKind, Principal},
+    config::{AuthConfig, AuthMode, Live, OriginConfig, OriginKind, Principal},
     dicfuse::DicfuseStats,
     engine::SessionReport,
     origin::{ResolveError, Snapshot},
     rpc::{
-        self, CredentialError, Credentials, ExportFormat, ExportPart, Exporter, Gauges, RpcLimits, Services,
-        Workspaces,
+        self, CredentialError, Credentials, ExportFormat, ExportPart, Exporter, Gauges, LogLevels, RpcLimits,
+        Services, Workspaces, backends::LogLevel,
     },
     store::FetchStats,
     sys::{identity::Identity, idmap::Ids},
@@ -241,6 +241,21 @@ impl Credentials for NoVault {
     }
 }
 
+struct NoLevels;
+
+impl LogLevels for NoLevels {
+    fn lend(&self, level: &str, time: Duration) -> Result<LogLevel, String> {
+        if level == "loud" {
+            return Err("it is no log level".to_owned());
+        }
+        let until = SystemTime::UNIX_EPOCH + time;
+        Ok(LogLevel { level: level.to_owned(), configured: "info".to_owned(), until: Some(until) })
+    }
+    fn reset(&self) -> LogLevel {
+        LogLevel { level: "info".to_owned(), configured: "info".to_owned(), until: None }
+    }
+}
+
 struct NoGauges;
 
 impl Gauges for NoGauges {
@@ -296,11 +311,12 @@ impl Server {
             workspaces: Arc::clone(&made) as Arc<dyn Workspaces>,
             gauges: Arc::new(NoGauges),
             exporter: Some(Arc::clone(&made) as Arc<dyn Exporter>),
-            origins: BTreeMap::from([
+            origins: Live::new(BTreeMap::from([
                 ("open".parse().unwrap(), origin(vec![Principal::Everybody])),
                 ("closed".parse().unwrap(), origin(vec![])),
-            ]),
-            authorizer: Arc::new(Fixed::new(&auth, accounts.clone())),
+            ])),
+            authorizer: Live::from(Arc::new(Fixed::new(&auth, accounts.clone())) as Arc<dyn Authorizer>),
+            log_levels: Arc::new(NoLevels),
             accounts,
         };
         let listener = rpc::bind(&socket).unwrap();

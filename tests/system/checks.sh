@@ -21,6 +21,9 @@ run_checks() {
     check "nobody notices where every user has a session" handover_with_owners
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
+    check "a crash loop ends in a failed unit, nobody is stuck, one command repairs it" crash_loop
+    check "a session that an administrator aborted is replaced" aborted_session
+    check "a reload takes up what it can, and a log level falls back" reload
     check "after a reboot every workspace is there again" reboot
     check "a wrong configuration ends with 78 and no loop" wrong_configuration
     check "a private mount namespace is refused" private_namespace

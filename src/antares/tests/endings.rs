@@ -183,6 +183,51 @@ async fn a_mount_that_somebody_else_ended_is_noticed() {
     assert_eq!(host.open().await.state(&durable.id), State::Unmounted);
 }
 
+/// Nobody serves what is mounted any more.
+fn end_sessions(host: &Host) {
+    lock(&host.kernel.mounts).iter_mut().for_each(|(epoch, _)| *epoch = 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mount_whose_session_was_ended_is_made_again_on_what_was_written() {
+    let host = Host::new();
+    let antares = host.open().await;
+    let durable = antares.create(&alice(), host.request("d")).await.unwrap();
+    let ephemeral = antares.create(&alice(), host.ephemeral("e")).await.unwrap();
+    let unmounted = antares.create(&alice(), host.request("u")).await.unwrap();
+    antares.unmount(&ALL, &unmounted.id, false).await.unwrap();
+    host.occupy(&durable.id);
+    end_sessions(&host);
+    for made in [&durable, &ephemeral] {
+        std::fs::write(made.upper.join("new"), "written").unwrap();
+        let is_new = |now: &Workspace| now.state == State::Mounted && now.mount_id != made.mount_id;
+        while !is_new(&antares.get(&ALL, &made.id).unwrap()) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(std::fs::read(made.upper.join("new")).unwrap(), b"written");
+    }
+    let mut both = vec![durable.id.clone(), ephemeral.id.clone()];
+    both.sort();
+    assert_eq!((host.mounted(), antares.state(&unmounted.id)), (both, State::Unmounted));
+    assert_eq!(*lock(&host.kernel.lazily), [durable.id], "whoever is in the dead one stays there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mount_that_cannot_be_made_again_is_failed_until_it_can() {
+    let host = Host::new();
+    let antares = host.open().await;
+    let made = antares.create(&alice(), host.request("d")).await.unwrap();
+    host.fail_mounts(true);
+    end_sessions(&host);
+    while !matches!(antares.state(&made.id), State::Failed { .. }) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(host.mounted(), []);
+    host.fail_mounts(false);
+    until(&antares, &made.id, Some(State::Mounted)).await;
+    assert_eq!(host.mounted(), [made.id]);
+}
+
 #[tokio::test]
 async fn a_stop_unmounts_all_and_the_next_start_brings_the_durable_ones_back() {
     let host = Host::new();

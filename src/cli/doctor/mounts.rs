@@ -12,6 +12,10 @@ use crate::{
 /// One directory for each FUSE connection of this host.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
+/// What brings everything back after the daemon was given up. Without the first half it is refused for a minute.
+const REPAIR: &str =
+    "systemctl reset-failed scorpio.socket scorpio.service; systemctl start scorpio.socket scorpio.service";
+
 /// A request that is being answered is gone after this; one that is still there is worth a word.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -20,7 +24,7 @@ pub(super) async fn checks(workspaces: Option<&[WorkspaceView]>) -> Vec<Check> {
     let mut checks = vec![waiting_twice().await];
     match (workspaces, mountinfo::read(Whose::Own)) {
         (Some(workspaces), Ok(mounted)) => checks.extend(standing(workspaces, &mounted)),
-        (None, Ok(_)) => {}
+        (None, Ok(mounted)) => checks.extend(forsaken(&mounted)),
         (_, Err(error)) => checks.push(Check::warn(
             "mounts",
             format!("the table of mounts cannot be read: {error}"),
@@ -126,6 +130,22 @@ fn standing(workspaces: &[WorkspaceView], mounted: &[MountEntry]) -> Vec<Check> 
     checks
 }
 
+/// Mounts of workspaces of which nobody says anything, because the daemon does not answer.
+fn forsaken(mounted: &[MountEntry]) -> Option<Check> {
+    let is_one = |entry: &&MountEntry| entry.source.to_string_lossy().starts_with("scorpio:");
+    let count = mounted.iter().filter(is_one).count();
+    (count > 0).then(|| {
+        Check::fail(
+            "mounts",
+            format!(
+                "{count} workspaces are mounted and no daemon answers for them: what is not cached waits, or is an error once \
+                 the unit has failed; what was written is safe, and the next start of the daemon mounts them anew"
+            ),
+            REPAIR,
+        )
+    })
+}
+
 /// A workspace is an overlay, or a FUSE mount with the other engine.
 fn is_ours(entry: &MountEntry) -> bool {
     let kind = entry.fs_type.to_string_lossy();
@@ -156,6 +176,16 @@ mod tests {
             assert_eq!(checks[0].outcome, Outcome::Fail);
             assert_eq!(checks[0].says, "abcdefghijkm should be mounted at /home/alice/usb, and is not");
         }
+    }
+
+    #[test]
+    fn mounts_without_a_daemon_are_told_with_what_brings_them_back() {
+        let ours = "91 30 0:56 / /home/bob/w rw - overlay scorpio:abcdefghijkm rw\n";
+        assert_eq!(forsaken(&table(&format!("{OVERLAY}{PLAIN}"))), None);
+        let check = forsaken(&table(&format!("{PLAIN}{ours}"))).unwrap();
+        assert_eq!(check.outcome, Outcome::Fail);
+        assert!(check.says.starts_with("1 workspaces are mounted and no daemon answers"), "{}", check.says);
+        assert_eq!(check.advice.as_deref(), Some(REPAIR));
     }
 
     #[test]

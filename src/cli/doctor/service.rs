@@ -50,7 +50,7 @@ fn unit_state(properties: &str) -> Check {
         _ => Check::fail(
             NAME,
             format!("{says}, result {}", get("Result")),
-            "journalctl -u scorpio.service -e; then: systemctl reset-failed scorpio.service; systemctl start scorpio.service",
+            "journalctl -u scorpio.service -e; then: systemctl reset-failed scorpio.socket scorpio.service; systemctl start scorpio.socket scorpio.service",
         ),
     }
 }

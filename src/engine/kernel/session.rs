@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::fs::OFlags;
+use tokio::sync::Notify;
 
 use super::{
     heirs::Heir,
@@ -65,6 +66,8 @@ pub(super) struct Common {
     pub(super) boot_id: String,
     /// The node table that ids come from.
     pub(super) table: [u8; 16],
+    /// Told when the kernel ends a session.
+    pub(super) ended: Arc<Notify>,
 }
 
 /// What one of them is made for.
@@ -117,6 +120,7 @@ impl MountedSession {
             keep(&blueprint, &session, number, &duplicate, common);
         }
         tracing::info!(session = blueprint.name, connection = number.map(|n| n.minor), "serving a session");
+        tell_of_its_end(&session, common);
         let standing = Mutex::new(Some(standing));
         Ok(MountedSession { name: blueprint.name, path, session, turns, device: number, standing })
     }
@@ -130,6 +134,7 @@ impl MountedSession {
         let session = Session::resume(device, testament.negotiated, slots, fs, common.limits, runtime)?;
         let number = testament.device;
         tracing::info!(session = testament.name, connection = number.minor, "going on with a session");
+        tell_of_its_end(&session, common);
         let standing = Mutex::new(Some(standing));
         Ok(MountedSession { name: testament.name, path, session, turns, device: Some(number), standing })
     }
@@ -154,10 +159,20 @@ impl MountedSession {
         self.session.is_over()
     }
 
+    /// Whether its mount is where it was, so that lowers can be cloned from it; somebody may have unmounted it while
+    /// overlays keep it alive.
+    pub(super) fn is_in_place(&self) -> bool {
+        let own = |entry: &mountinfo::MountEntry| {
+            entry.mount_point == self.path && Some(entry.device) == self.device
+        };
+        // What cannot be seen is taken to be there: the mount that needs it says what is wrong.
+        self.device.is_none() || mountinfo::read(Whose::Own).map_or(true, |table| table.iter().any(own))
+    }
+
     pub(super) fn report(&self) -> SessionReport {
         let connection = self.device.map_or(0, |device| device.minor);
-        let (stats, queued) = (self.session.stats(), self.turns.waited());
-        SessionReport { name: self.name.clone(), connection, stats, queued }
+        let (stats, queued, busy) = (self.session.stats(), self.turns.waited(), self.session.longest_busy());
+        SessionReport { name: self.name.clone(), connection, stats, queued, busy }
     }
 
     /// Takes its mount away and has it forgotten, so that another session can have its name, whoever still holds this
@@ -176,6 +191,16 @@ impl MountedSession {
     fn take_standing(&self) -> Option<Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+fn tell_of_its_end(session: &Session, common: &Common) {
+    let (mut over, ended) = (session.over(), Arc::clone(&common.ended));
+    common.runtime.spawn(async move {
+        // An error says that it was ended by us.
+        if over.wait_for(|over| *over).await.is_ok() {
+            ended.notify_one();
+        }
+    });
 }
 
 /// Before anything stands on the session. Where it fails, a restart ends the session as if there were no keeper.

@@ -28,6 +28,7 @@ use crate::{
     engine::{Leave, SessionReport, serve::Served},
     fusedev::Features,
     sys::identity::Identity,
+    telemetry::event,
 };
 
 const SHARED: &str = "shared";
@@ -135,8 +136,13 @@ impl Sessions {
             return Err(OpenError::Device(std::io::Error::other("the engine is shutting down")));
         }
         match open.by_name.get(name) {
-            Some(session) if !session.is_over() => return Ok(Arc::clone(session)),
-            Some(_) => tracing::warn!(session = name, "the kernel has ended a session; making it anew"),
+            Some(session) if session.is_over() => tell_ended(session),
+            Some(session) if !session.is_in_place() => tracing::warn!(
+                message_id = event::SESSION_ENDED,
+                session = name,
+                "somebody unmounted a session; what stands on it is served on until the next restart, and others get another one"
+            ),
+            Some(session) => return Ok(Arc::clone(session)),
             None => {}
         }
         // Its mount goes before the new one comes to the same place, whatever still refers to it.
@@ -153,6 +159,25 @@ impl Sessions {
         let session = Arc::new(MountedSession::open(blueprint, self.served(uid, gid), &self.common)?);
         open.by_name.insert(name.to_owned(), Arc::clone(&session));
         Ok(session)
+    }
+
+    /// Returns when the kernel has ended a session.
+    pub(super) async fn ended(&self) {
+        self.common.ended.notified().await;
+    }
+
+    /// Takes away what is left of sessions that the kernel has ended, and has them forgotten.
+    pub(super) fn sweep(&self) {
+        self.locked(|open| {
+            open.by_name.retain(|_, session| {
+                let goes = session.is_over();
+                if goes {
+                    tell_ended(session);
+                    session.retire();
+                }
+                !goes
+            });
+        });
     }
 
     pub(super) fn reports(&self) -> Vec<SessionReport> {
@@ -177,4 +202,13 @@ impl Sessions {
     fn locked<T>(&self, work: impl FnOnce(&mut Open) -> T) -> T {
         work(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn tell_ended(session: &MountedSession) {
+    tracing::warn!(
+        message_id = event::SESSION_ENDED,
+        session = session.name(),
+        connection = session.device().map(|device| device.minor),
+        "the kernel has ended a session: somebody aborted its connection or unmounted it; its workspaces are mounted again"
+    );
 }
