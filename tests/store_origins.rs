@@ -219,7 +219,7 @@ async fn content_that_came_with_its_size_is_kept_and_wrong_content_is_not() {
 #[tokio::test]
 async fn dear_sizes_come_in_small_batches() {
     let (_dir, mega, _, store) = two();
-    let blobs: Vec<Oid> = (0..40).map(|number| mega.blob(&format!("blob {number}"))).collect();
+    let blobs: Vec<Oid> = (0..40).map(|number| mega.blob(format!("blob {number}"))).collect();
     let gate = mega.close();
     gate.add_permits(1);
     store.fetch_sizes(&mega.name, blobs.iter().map(|oid| want(*oid)).collect(), 5).await.unwrap();
