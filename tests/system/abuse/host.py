@@ -49,10 +49,11 @@ def _since(process):
 
 
 def mounts():
-    """Id, place and source of every mount that PID 1 sees, and so everybody."""
+    """Id, place and source of every mount that PID 1 sees. That of the layers is made anew by each start."""
     with open("/proc/1/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         lines = [line.split(" ") for line in table]
-    return frozenset((fields[0], fields[4], fields[fields.index("-") + 2]) for fields in lines)
+    found = ((fields[0], fields[4], fields[fields.index("-") + 2]) for fields in lines)
+    return frozenset(("any", *rest) if rest[0] == LAYERS else (number, *rest) for number, *rest in found)
 
 
 def mounted_at(workspace):

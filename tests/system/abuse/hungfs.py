@@ -12,6 +12,8 @@ LOOKUP, FORGET, GETATTR, STATFS, INIT = 1, 2, 3, 17, 26
 OPENDIR, READDIR, RELEASEDIR, INTERRUPT, BATCH_FORGET = 27, 28, 29, 36, 42
 ENOSYS, ENOENT = 38, 2
 READ_BYTES = 1 << 17
+# With the newer calls mount(8) looks at the root before it is attached, which one that shuts root out does not let it.
+IN_ONE_CALL = {"LIBMOUNT_FORCE_MOUNT2": "always"}
 
 
 def _initialised():
@@ -65,9 +67,8 @@ def mounted(top, owner, answers):
         options = f"fd={device},rootmode=40755,user_id={owner.uid},group_id={owner.gid}"
         if not answers:
             options += ",allow_other"
-        subprocess.run(
-            ["mount", "-i", "-t", "fuse", "-o", options, "abuse", top], pass_fds=[device], check=True, timeout=10
-        )
+        command = ["mount", "-i", "-t", "fuse", "-o", options, "abuse", top]
+        subprocess.run(command, pass_fds=[device], env={**os.environ, **IN_ONE_CALL}, check=True, timeout=10)
         yield
     finally:
         # Whoever waits in it gets an error once the connection has no descriptor left.

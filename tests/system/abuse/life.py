@@ -71,12 +71,19 @@ def noticed():
     return f"{found}, her work {'kept' if kept else 'lost'}"
 
 
+SESSION = "abuse-session.service"
+
+
 @case("a logout that detaches `/run/user` with a workspace below it", "alice", "unmounts and mounts it again")
 def logout():
     unit, top = f"user-runtime-dir@{ALICE.uid}.service", f"/run/user/{ALICE.uid}"
-    subprocess.run(["systemctl", "start", unit], check=True)
-    workspace = run_as(ALICE, write_something, host.directory(f"{top}/w"))
-    subprocess.run(["systemctl", "stop", unit], check=True)
+    # In the place of a session: without one the directory is taken away at once.
+    needs = ["--property", f"Requires={unit}", "--property", f"After={unit}"]
+    subprocess.run(["systemd-run", "--quiet", "--unit", SESSION, *needs, "sleep", "infinity"], check=True)
+    try:
+        workspace = run_as(ALICE, write_something, host.directory(f"{top}/w"))
+    finally:
+        subprocess.run(["systemctl", "stop", SESSION, unit], check=True)
     if host.mounted_at(workspace):
         return "still mounted"
     return run_as(ALICE, again, workspace, host.directory(f"{GROUND}/w"))
@@ -119,7 +126,10 @@ def make_until_stopped(base, stop):
     return told
 
 
-@case("`kill -9` in the middle of mounts, several times", "root", "each is mounted and listed, or neither", restarts=True)
+WHOLE = "each is mounted and listed, or neither"
+
+
+@case("`kill -9` in the middle of mounts, several times", "root", WHOLE, restarts=True)
 def killed():
     rounds, faults, bobs = 20 if LONG else 3, [], of_bob()
     for number in range(rounds):
@@ -135,7 +145,8 @@ def killed():
         views = {view["id"]: view for view in host.workspaces(uid=ALICE.uid)}
         faults += [f"{each} was told and is not there" for each in told - set(views)]
         # One whose removal was under way may be unmounted.
-        faults += [f"{each} is {views[each]['state']}" for each in told & set(views) if views[each]["state"] != "mounted"]
+        states = {each: views[each]["state"] for each in told & set(views)}
+        faults += [f"{each} is {state}" for each, state in states.items() if state != "mounted"]
         sources = {source for _, _, source in host.mounts() if source.startswith("scorpio:")}
         known = {f"scorpio:{view['id']}" for view in host.workspaces(state="mounted")}
         if sources != known:
@@ -145,4 +156,4 @@ def killed():
         faults.append("there are orphans")
     if of_bob() != bobs:
         faults.append("bob's mounts changed")
-    return "; ".join(faults) or "each is mounted and listed, or neither"
+    return "; ".join(faults) or WHOLE

@@ -26,6 +26,10 @@ STRANGER = Person("uid 4242", 4242, 4242, [4242], "/")
 PATIENCE_S = 120
 
 
+# What keeps processes that keep something, as long as it is open here.
+RELEASES = set()
+
+
 def become(person, root=None):
     if root:
         # The socket's directory stays the current one, so that it can be reached from inside.
@@ -44,9 +48,11 @@ class Running:
         wait, self.release = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self.told)
-            os.close(self.release)
+            # Those of others too: they end when nobody holds theirs any more.
+            for fd in (self.told, self.release, *RELEASES):
+                os.close(fd)
             _work(person, root, function, args, tell, wait if keep else None)
+        RELEASES.add(self.release)
         os.close(tell)
         os.close(wait)
 
@@ -67,8 +73,8 @@ class Running:
     def end(self, kill=None):
         if self.pid is None:
             return
-        with contextlib.suppress(OSError):
-            os.close(self.release)
+        RELEASES.discard(self.release)
+        os.close(self.release)
         if kill:
             os.kill(self.pid, kill)
         os.waitpid(self.pid, 0)

@@ -297,7 +297,7 @@ def no_pong():
 
 # As many as one user's connections can have.
 WATCHERS, SUBSCRIPTIONS = 30, 8
-EVENTS = 20
+EVENTS = 10
 
 
 def watch_and_never_read():

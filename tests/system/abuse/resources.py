@@ -106,10 +106,12 @@ def crash():
 
 
 def write_something(point):
-    made = host.create(point)["result"]["id"]
+    made = host.create(point)
+    if "result" not in made:
+        raise AssertionError(f"alice cannot mount at {point}: {made}")
     with open(f"{point}/work", "w", encoding="ascii") as file:
         file.write("hers")
-    return made
+    return made["result"]["id"]
 
 
 def content(path):
