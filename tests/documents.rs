@@ -344,7 +344,8 @@ fn what_differs_from_a_local_file_system_is_said_in_semantics() {
 fn cases_of_abuse() -> Vec<String> {
     let sources = files(&top().join("tests/system/abuse"), "py");
     let text: String = sources.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    let rows = text.lines().filter_map(|line| line.strip_prefix("proved(\"").or(line.strip_prefix("@case(\"")));
+    let rows =
+        text.lines().filter_map(|line| line.strip_prefix("proved(\"").or(line.strip_prefix("@case(\"")));
     rows.map(|row| row.split("\", ").next().unwrap().replace("\\\\", "\\")).collect()
 }
 

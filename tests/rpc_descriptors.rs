@@ -63,7 +63,11 @@ async fn accept_pauses_without_descriptors_and_goes_on_with_them() {
         waiting.set_nonblocking(true).unwrap();
         let nothing = std::io::Read::read(&mut waiting, &mut [0]);
         let kind = nothing.map_err(|error| error.kind());
-        assert_eq!(kind, Err(std::io::ErrorKind::WouldBlock), "it is neither served nor dropped, {spare} to spare");
+        assert_eq!(
+            kind,
+            Err(std::io::ErrorKind::WouldBlock),
+            "it is neither served nor dropped, {spare} to spare"
+        );
         waiting.set_nonblocking(false).unwrap();
         drop(taken);
         waiting.set_read_timeout(Some(harness::PATIENCE)).unwrap();
