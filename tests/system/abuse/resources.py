@@ -29,13 +29,19 @@ proved("the state's disk full", "alice", "1015 `Internal`; others go on",
        FULL, "a_full_state_directory_refuses_new_workspaces_and_keeps_the_others")
 proved("the cache's disk full", "alice", "EIO for what is not in it",
        FULL, "a_full_cache_is_an_error_of_what_is_not_in_it_alone")
+proved("the object cache's map full", "readers", "EIO for what does not fit",
+       "src/cache/tests.rs", "a_full_map_fails_that_put_and_nothing_else")
+proved("a node table without room", "readers", "said; what is known is answered",
+       "src/dicfuse/table/tests.rs", "a_full_table_says_so_and_goes_on_answering")
 proved("more questions at an origin than one user may wait for", "alice", "EIO; others are served",
        "origin_gone.rs", "who_waits_beyond_their_share_is_refused_at_once_and_others_are_served")
 proved("an origin that is a black hole", "200 readers", "EIO in time; can be killed",
        "origin_gone.rs", "two_hundred_who_wait_for_a_black_hole_hold_up_nobody_else")
 proved("an origin that sends other bytes", "an origin", "EIO, never kept",
        "store_fetch.rs", "wrong_bytes_are_never_kept_and_a_good_answer_is_taken_later")
-proved("trees with `..`, `/`, NUL, doubled names, unknown modes", "an origin", "EIO of that place alone",
+proved("a server that is slow, cut short, wrong, endless or gone", "an origin", "EIO in time; heals",
+       "origin_mega_faults.rs", "every_fault_has_its_error_and_its_number_of_requests_and_heals")
+proved("trees with `..`, `/`, NUL, doubled names, odd modes, huge symlinks", "an origin", "EIO of that place alone",
        "hostile_trees.rs", "each_bad_object_is_an_error_of_its_own_place_alone")
 proved("a symlink in an upper that leads out of it", "alice", "exported as a symlink",
        "manager_export.rs", "a_symlink_in_the_upper_leads_nowhere")
