@@ -10,9 +10,9 @@ run_checks() {
     check "two users see their own workspaces only" two_users
     check "root gives a workspace of one user to another" give_away
     check "a private origin is read with a credential, and by nobody else" private_origins
-    check "what users may try harms nobody, as docs/ABUSE.md has it" abuse
     check "restart and kill -9 under load, $rounds times" restarts_under_load
     check "sessions are made and gone on with in the way this kernel can" kernel_decides
+    check "what users may try harms nobody, as docs/ABUSE.md has it" abuse
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
     check "after a reboot every workspace is there again" reboot

@@ -74,6 +74,8 @@ def workspaces(**wanted):
 
 def look():
     main = pid()
+    # Before we ask it anything: our own connection has some for a moment after we closed it.
+    descriptors = len(os.listdir(f"/proc/{main}/fd"))
     children = []
     for task in os.listdir(f"/proc/{main}/task"):
         with contextlib.suppress(OSError):  # a thread that has ended
@@ -86,7 +88,7 @@ def look():
         directories=frozenset(name for name in os.listdir(STATE) if not name.startswith(".")),
         layers=len(os.listdir(LAYERS)),
         children=len(children),
-        descriptors=len(os.listdir(f"/proc/{main}/fd")),
+        descriptors=descriptors,
     )
 
 
