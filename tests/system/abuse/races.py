@@ -26,6 +26,9 @@ REST_S = 0.5
 proved = Proofs(GROUP).proved
 proved("a mount point swapped between the look and the mount", "alice", "mounted in place",
        "src/engine/kernel/mounter/tests.rs", "swapping_the_point_for_a_symlink_never_moves_the_mount")
+proved("mounts made for one directory at once, and ended", "alice", "1002 `BadMountPoint` for all but one",
+       "src/engine/kernel/mounter/tests.rs",
+       "of_mounts_made_for_one_directory_at_once_one_stays_and_the_others_are_refused")
 proved("fifty creations at once with a limit of ten", "alice", "1008 `LimitReached`",
        "src/antares/tests/creation.rs", "fifty_at_once_never_exceed_a_limit_of_ten")
 
