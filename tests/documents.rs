@@ -371,6 +371,27 @@ fn what_differs_from_a_local_file_system_is_said_in_semantics() {
     assert_eq!(said, expected);
 }
 
+/// Names of the cases that `tests/system/abuse` tries or says where they are proved.
+fn cases_of_abuse() -> Vec<String> {
+    let sources = files(&top().join("tests/system/abuse"), "py");
+    let text: String = sources.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let rows =
+        text.lines().filter_map(|line| line.strip_prefix("proved(\"").or(line.strip_prefix("@case(\"")));
+    rows.map(|row| row.split("\", ").next().unwrap().replace("\\\\", "\\")).collect()
+}
+
+#[test]
+fn the_page_of_abuse_has_a_row_for_each_case_and_no_other() {
+    let page = read("docs/ABUSE.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let mut named: Vec<_> = rows.filter(|name| *name != "case").map(str::to_owned).collect();
+    let mut cases = cases_of_abuse();
+    assert!(cases.len() >= 100, "only {} cases", cases.len());
+    named.sort();
+    cases.sort();
+    assert_eq!(named, cases);
+}
+
 /// What a translation shares with its original, in order: levels of headings, code blocks, rows of tables, links, commands.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {

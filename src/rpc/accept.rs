@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     RpcLimits, Services,
     connection::{self, Phase},
+    hangup::Hangup,
     http::Router,
     module::{self, Host},
     slots::{Full, SlotLimits, Slots},
@@ -64,6 +65,7 @@ pub async fn serve(
         }),
         turned_away: Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE)),
         connections: JoinSet::new(),
+        waiting: None,
         warned: None,
     };
     let open = |host: &Arc<Host>, caller| Router {
@@ -76,8 +78,8 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut stop => break,
-            accepted = door.listener.accept() => match accepted {
-                Ok((socket, _)) => door.take_in(socket, &phase_seen, |caller| open(&host, caller)),
+            next = next(&door.listener, &mut door.waiting, limits.accept_pause) => match next {
+                Ok(socket) => door.take_in(socket, &phase_seen, |caller| open(&host, caller)),
                 Err(error) => door.pause(&error).await,
             },
             Some(_) = door.connections.join_next(), if !door.connections.is_empty() => {}
@@ -103,6 +105,21 @@ pub async fn serve(
         }
     }
     Ok(())
+}
+
+/// The connection that waits, after a pause, or a new one. Cancelled, it loses none.
+async fn next(
+    listener: &UnixListener,
+    waiting: &mut Option<UnixStream>,
+    pause: Duration,
+) -> io::Result<UnixStream> {
+    if waiting.is_some() {
+        tokio::time::sleep(pause).await;
+    }
+    match waiting.take() {
+        Some(socket) => Ok(socket),
+        None => Ok(listener.accept().await?.0),
+    }
 }
 
 async fn join_all(connections: &mut JoinSet<()>) {
@@ -134,6 +151,8 @@ struct Door {
     slots: Slots,
     turned_away: Arc<Semaphore>,
     connections: JoinSet<()>,
+    /// One that was accepted and could not be taken in yet: there were descriptors for it, but not for all it takes.
+    waiting: Option<UnixStream>,
     warned: Option<Instant>,
 }
 
@@ -144,8 +163,14 @@ impl Door {
         phase: &watch::Receiver<Phase>,
         open: impl FnOnce(Caller) -> Router,
     ) {
-        let peer = match Peer::of(&socket) {
-            Ok(peer) => peer,
+        let known = Peer::of(&socket).and_then(|peer| Ok((peer, Hangup::of(&socket)?)));
+        let (peer, hangup) = match known {
+            Ok(known) => known,
+            Err(error) if is_shortage(&error) => {
+                self.complain(&error);
+                self.waiting = Some(socket);
+                return;
+            }
             Err(error) => {
                 tracing::debug!(%error, "a caller was gone before it could be asked who it is");
                 return;
@@ -157,9 +182,7 @@ impl Door {
                 let router = open(Caller::new(peer));
                 let (limits, phase) = (self.limits, phase.clone());
                 self.connections.spawn(async move {
-                    if let Err(error) = connection::serve(socket, slot, router, &limits, phase).await {
-                        tracing::warn!(scorpio_uid = uid, %error, "a connection cannot be served");
-                    }
+                    connection::serve(socket, hangup, slot, router, &limits, phase).await;
                 });
             }
             Err(full) => self.turn_away(socket, uid, full),
@@ -190,10 +213,14 @@ impl Door {
 
     /// Out of descriptors or memory the listener stays ready: without a pause this would spin and help nobody.
     async fn pause(&mut self, error: &io::Error) {
+        self.complain(error);
+        tokio::time::sleep(self.limits.accept_pause).await;
+    }
+
+    fn complain(&mut self, error: &io::Error) {
         if self.may_warn() {
             tracing::warn!(%error, errno = error.raw_os_error(), "connections cannot be accepted");
         }
-        tokio::time::sleep(self.limits.accept_pause).await;
     }
 
     fn may_warn(&mut self) -> bool {
@@ -204,6 +231,14 @@ impl Door {
         }
         may
     }
+}
+
+/// Whether it is not the caller's fault, and passes.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::ENOSPC)
+    )
 }
 
 /// Says why, and waits until the caller has read it: closing with its request unread would take the answer away.

@@ -32,15 +32,16 @@ pub(super) enum Phase {
     Cut,
 }
 
-/// Serves `socket` until it is closed by either side, or cut. `slot` is given back when the last byte is done with.
+/// Serves `socket` until it is closed by either side, or cut. `hangup` watches it; `slot` is given back when the last byte is
+/// done with.
 pub(super) async fn serve(
     socket: UnixStream,
+    hangup: Hangup,
     slot: Slot,
     router: Router,
     limits: &RpcLimits,
     mut phase: watch::Receiver<Phase>,
-) -> std::io::Result<()> {
-    let hangup = Hangup::of(&socket)?;
+) {
     let (held, mut released) = oneshot::channel::<Infallible>();
     let stream = GuardedStream::new(socket, limits.write_timeout, router.upgraded.clone(), (slot, held));
     let router = Arc::new(router);
@@ -78,11 +79,10 @@ pub(super) async fn serve(
     }
     drop(connection);
     tokio::select! {
-        _ = &mut released => return Ok(()),
+        _ = &mut released => return,
         () = cut(&mut phase) => hangup.cut(),
     }
     let _ = released.await;
-    Ok(())
 }
 
 async fn next_phase(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {

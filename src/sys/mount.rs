@@ -188,7 +188,8 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountCallError> {
         .map_err(failed(|| format!("unmounting {}", path.display())))
 }
 
-/// Detaches exactly the mount that `fd` is open on, whatever is attached above it.
+/// Detaches the uppermost mount at what `fd` is open on: the mount of `fd` itself, unless another one lies over it. EINVAL
+/// when it is attached nowhere.
 pub fn detach(fd: BorrowedFd<'_>) -> Result<(), MountCallError> {
     rustix::mount::unmount(proc_path(fd), UnmountFlags::DETACH)
         .map_err(failed(|| "detaching a mount".to_owned()))

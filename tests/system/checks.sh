@@ -19,6 +19,7 @@ run_checks() {
     check "sessions are made and gone on with in the way this kernel can" kernel_decides
     check "nobody notices where the kernel does not ask again" handover_with_slots
     check "nobody notices where every user has a session" handover_with_owners
+    check "what users may try harms nobody, as docs/ABUSE.md has it" abuse
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
     check "a crash loop ends in a failed unit, nobody is stuck, one command repairs it" crash_loop

@@ -15,7 +15,7 @@
 use std::{
     fmt::Write as _,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -56,7 +56,7 @@ pub(super) fn mount(order: &MountOrder, hooks: Hooks) -> Result<Reply, Failure> 
     let mount_id = mount::mount_id(overlay.as_fd()).map_err(Failure::at("finding the new mount's id"))?;
     mount::attach(overlay.as_fd(), point.fd.as_fd())?;
     if let Err(failure) = check_place(mount_id, &point) {
-        mount::detach(overlay.as_fd())?;
+        take_back(overlay.as_fd(), mount_id)?;
         return Err(failure);
     }
     hooks.reached(Step::Placed);
@@ -189,12 +189,34 @@ impl Names {
 /// second stands on the first instead.
 fn check_place(mount_id: u64, point: &point::OpenPoint) -> Result<(), Failure> {
     let table = mountinfo::read(mountinfo::Whose::Own).map_err(Failure::at("reading mountinfo"))?;
-    match table.iter().find(|entry| entry.mount_id == mount_id) {
+    let entry = |id| table.iter().find(|entry| entry.mount_id == id);
+    match entry(mount_id) {
         Some(entry) if entry.parent_id == point.inside => Ok(()),
-        Some(_) => Err(Failure::point(PointFault::Busy, "something was mounted there meanwhile")),
-        None => {
+        None if entry(point.inside).is_none() => {
             let gone = io::Error::new(io::ErrorKind::NotFound, "the mount is not visible from here");
             Err(Failure::at("finding the new mount")(gone))
         }
+        // On another one, or taken away already together with that.
+        _ => Err(Failure::point(PointFault::Busy, "something was mounted there meanwhile")),
     }
+}
+
+/// Mounts that may lie over ours when it has to go: a few of the same user's, made at the same moment.
+const STACKED: usize = 16;
+
+/// Ends our own mount. What lies over it ends first: it was made for the same directory, and has to go as well.
+fn take_back(overlay: BorrowedFd<'_>, mount_id: u64) -> Result<(), Failure> {
+    for _ in 0..=STACKED {
+        match mount::detach(overlay) {
+            // EINVAL: it is attached nowhere any more, or what lay over it went at this moment.
+            Err(error) if error.source.raw_os_error() != Some(libc::EINVAL) => return Err(error.into()),
+            _ => {}
+        }
+        let table = mountinfo::read(mountinfo::Whose::Own).map_err(Failure::at("reading mountinfo"))?;
+        if table.iter().all(|entry| entry.mount_id != mount_id) {
+            return Ok(());
+        }
+    }
+    let busy = io::Error::new(io::ErrorKind::ResourceBusy, "it is still there");
+    Err(Failure::at("taking a mount back")(busy))
 }

@@ -68,7 +68,7 @@ pub(crate) fn open(path: &Path, owner: &Owner, expect: Option<(u64, u64)>) -> Re
     check_text(path).map_err(|(fault, reason)| Failure::point(fault, reason))?;
     let _acting = Identity::from(owner).act().map_err(Failure::at("taking on the user's rights"))?;
     let fd = open_as_actor(path)?;
-    let stat = rustix::fs::fstat(&fd).map_err(Failure::at("examining the mount point"))?;
+    let stat = rustix::fs::fstat(&fd).map_err(cannot_examine)?;
     check_kind(&stat)?;
     check_file_system(fd.as_fd())?;
     let inside = mount::mount_id(fd.as_fd()).map_err(Failure::at("finding the mount point's mount"))?;
@@ -96,6 +96,16 @@ fn open_as_actor(path: &Path) -> Result<OwnedFd, Failure> {
         Errno::NAMETOOLONG => Failure::point(PointFault::Malformed, "a name in it is too long"),
         other => Failure::at("opening the mount point")(other),
     })
+}
+
+/// A file system may shut out all but its owner's own processes, root's too: FUSE does.
+fn cannot_examine(errno: Errno) -> Failure {
+    match errno {
+        Errno::ACCESS | Errno::PERM => {
+            Failure::point(PointFault::Denied, "its file system does not let the service in")
+        }
+        other => Failure::at("examining the mount point")(other),
+    }
 }
 
 fn check_kind(stat: &Stat) -> Result<(), Failure> {

@@ -407,6 +407,44 @@ fn swapping_the_point_for_a_symlink_never_moves_the_mount() {
     bench.assert_clean();
 }
 
+/// Mounters of one user at once.
+const CROWD: usize = 4;
+
+#[test]
+fn of_mounts_made_for_one_directory_at_once_one_stays_and_the_others_are_refused() {
+    let benches: Vec<_> = (0..CROWD).map(|_| Bench::new()).collect();
+    let point = benches[0].at("home/ws");
+    let ready = std::sync::Barrier::new(CROWD);
+    let mount = &|bench: &Bench| {
+        let order = MountOrder { point: point.clone(), ..bench.order() };
+        ready.wait();
+        overlay::mount(&order, Hooks::default())
+    };
+    for _ in 0..50 {
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = benches.iter().map(|bench| scope.spawn(move || mount(bench))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(benches[0].left().len(), 1, "{results:?}");
+        let mut stayed = 0;
+        for (bench, result) in benches.iter().zip(results) {
+            match result {
+                Ok(Reply::Mounted { mount_id, .. }) => {
+                    stayed += 1;
+                    bench.unmount(mount_id, false).unwrap();
+                }
+                // Nested is what it is called where two were there already.
+                refused => {
+                    let fault = fault(refused);
+                    assert!(matches!(fault, PointFault::Busy | PointFault::Nested), "{fault:?}");
+                }
+            }
+        }
+        assert_eq!(stayed, 1);
+        benches.iter().for_each(Bench::assert_clean);
+    }
+}
+
 #[test]
 fn a_busy_mount_names_who_holds_it_and_goes_lazily() {
     let bench = Bench::new();

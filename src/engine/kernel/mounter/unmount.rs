@@ -26,6 +26,8 @@ use crate::{
 
 /// How often to look again when the path of a mount has changed between reading and opening it.
 const ATTEMPTS: usize = 16;
+/// How often to look again when another mount lies over it.
+const COVERED_ATTEMPTS: usize = 5;
 /// Mounts of one superblock that are ended in one go; a user cannot make any, so a handful would do.
 const MAX_PEERS: usize = 64;
 
@@ -87,6 +89,8 @@ fn end(workspace: &str, mount_id: u64, how: Unmount) -> Result<(), Failure> {
         match try_end(&entry, how) {
             Ok(Tried::Ended) => return Ok(()),
             Ok(Tried::Moved) => {}
+            // By a mount that was made for the same directory at the same moment and is just being taken back, perhaps.
+            Ok(Tried::Covered) if attempt < COVERED_ATTEMPTS => std::thread::sleep(Duration::from_millis(20)),
             Ok(Tried::Covered) => return Err(covered(&entry.mount_point)),
             // The kernel also says "busy" of a mount whose last user is just going (its clean-up runs late).
             Err(failure) if failure.errno() == Some(libc::EBUSY) && attempt < 2 => {
