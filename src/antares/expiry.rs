@@ -4,6 +4,7 @@
 //! ends a workspace early. A suspended host ends it late, which loses nothing.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -74,25 +75,36 @@ pub(super) async fn watch_mounts(inner: Weak<Inner>) {
     loop {
         tokio::time::sleep(ROUND).await;
         let Some(inner) = inner.upgrade() else { return };
+        // Before mountinfo is read: what is mounted after it is not to be looked for in it.
+        let mounted: Vec<_> = inner.table.all().into_iter().filter_map(standing).collect();
         let Ok(live) = inner.survey().await else { continue };
-        for entry in inner.table.all() {
-            let mounted = entry.view().filter(|view| view.state == State::Mounted);
-            let gone =
-                |id: u64| !live.iter().any(|mount| mount.mount_id == id && mount.workspace == entry.id);
-            if let Some(mount_id) = mounted.and_then(|view| view.mount_id).filter(|id| gone(*id)) {
+        let live: HashSet<_> = live.into_iter().map(|mount| (mount.workspace, mount.mount_id)).collect();
+        for (entry, mount_id) in mounted {
+            if !live.contains(&(entry.id.clone(), mount_id)) {
                 notice(&inner, &entry, mount_id).await;
             }
         }
     }
 }
 
-/// Looks again with the workspace in hand: it may have been moved meanwhile.
+/// The mount of a workspace that should be there.
+fn standing(entry: Arc<Entry>) -> Option<(Arc<Entry>, u64)> {
+    let mount_id = entry.view().filter(|view| view.state == State::Mounted)?.mount_id?;
+    Some((entry, mount_id))
+}
+
+/// Looks again with the workspace in hand: it may have been moved meanwhile. What follows ends mounts, and an ephemeral
+/// workspace with all that was written in it, so nobody may be mistaken.
 async fn notice(inner: &Inner, entry: &Arc<Entry>, mount_id: u64) {
     let Ok(mut held) = inner.hold(&Scope::Everybody, &entry.id).await else { return };
     let core = held.core();
     let same = core.record.stood.as_ref().is_some_and(|stood| stood.mount_id == mount_id);
     if core.record.phase != Phase::Mounted || !same {
         return;
+    }
+    match inner.survey().await {
+        Ok(live) if live.iter().all(|mount| mount.workspace != entry.id || mount.mount_id != mount_id) => {}
+        _ => return,
     }
     tracing::warn!(
         scorpio_workspace = %entry.id, scorpio_uid = entry.uid(),
