@@ -15,6 +15,7 @@
 //! - [`notify`]: talking to the service manager
 //! - [`job`]: asking it whether this is a stop or a restart
 //! - [`keeper`]: having it keep the FUSE sessions for a successor
+//! - [`owners`]: telling of workspaces whose owners have no account any more
 
 pub mod args;
 pub mod credentials;
@@ -23,6 +24,7 @@ pub mod job;
 pub mod keeper;
 pub mod notify;
 pub mod offline;
+pub mod owners;
 pub mod privileges;
 pub mod wiring;
 

@@ -4,6 +4,7 @@
 mod crash;
 mod creation;
 mod disk_full;
+mod draining;
 mod endings;
 mod giving;
 mod restart;

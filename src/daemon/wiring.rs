@@ -14,6 +14,7 @@ use crate::{
         credentials::{Logins, Probe, UserCredential},
         exporter::WorkspaceExporter,
         keeper::{self, ManagerKeeper},
+        owners,
     },
     dicfuse::{Dicfuse, NodeTableOptions},
     engine::{
@@ -46,6 +47,8 @@ pub struct Daemon {
     antares: Antares,
     engine: Arc<dyn OverlayEngine>,
     rpc: JoinHandle<()>,
+    /// Tells of owners without accounts, and ends.
+    owners: JoinHandle<()>,
     stop_rpc: watch::Sender<bool>,
     socket: PathBuf,
 }
@@ -74,6 +77,7 @@ impl Daemon {
             }
         };
         let services = services(&config, &antares, engine.clone(), dicfuse, store).await;
+        let owners = tokio::spawn(owners::tell_without_account(antares.clone(), services.accounts.clone()));
         let (stop_rpc, mut stopped) = watch::channel(false);
         let stop = async move {
             // An error means that the sender is gone, which is a stop as well.
@@ -85,7 +89,7 @@ impl Daemon {
                 tracing::error!(%error, "the control socket cannot be served");
             }
         });
-        Ok(Daemon { antares, engine, rpc, stop_rpc, socket: config.daemon.socket.clone() })
+        Ok(Daemon { antares, engine, rpc, owners, stop_rpc, socket: config.daemon.socket.clone() })
     }
 
     /// One line for `systemctl status`.
@@ -103,6 +107,7 @@ impl Daemon {
     /// Takes no more calls, and brings those under way to their end. To leave nothing, unmounts everything and ends the
     /// sessions.
     pub async fn stop(self, leave: Leave) {
+        self.owners.abort();
         // Fails only when the server has ended by itself.
         let _ = self.stop_rpc.send(true);
         if let Err(error) = self.rpc.await {
@@ -315,7 +320,13 @@ async fn services(
     Services {
         credentials: Arc::new(logins),
         workspaces: Arc::new(antares.clone()),
-        gauges: Arc::new(HostGauges { engine, dicfuse, store, lower: lower.to_owned() }),
+        gauges: Arc::new(HostGauges {
+            engine,
+            dicfuse,
+            store,
+            lower: lower.to_owned(),
+            cache_limit_bytes: config.cache.map_bytes,
+        }),
         exporter: Some(Arc::new(exporter)),
         origins: config.origins.clone(),
         authorizer: auth::choose(&config.auth, &accounts).await,
