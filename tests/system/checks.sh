@@ -9,9 +9,13 @@ run_checks() {
     check "the journal tells who mounted what, and who was refused" journal_tells
     check "two users see their own workspaces only" two_users
     check "root gives a workspace of one user to another" give_away
+    check "what was written is counted as du counts it" usage_is_counted
+    check "a drained host takes no new mounts, over a restart and a stop" draining
+    check "a user's workspaces outlive the account, and go to somebody else" account_removed
     check "a private origin is read with a credential, and by nobody else" private_origins
     check "restart and kill -9 under load, $rounds times" restarts_under_load
     check "sessions are made and gone on with in the way this kernel can" kernel_decides
+    check "many workspaces: a restart takes a moment, and nobody notices" many_workspaces
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
     check "after a reboot every workspace is there again" reboot
