@@ -5,6 +5,7 @@
 # A suite `vm-bookworm` or `vm-trixie` is that Debian with its own kernel (6.1, 6.12) in an emulated machine: slow, so it
 # restarts three times instead of twenty unless ROUNDS says otherwise. It installs what it needs besides.
 #   ONLY=REGEX            while working on a check: those whose names match, after what they all stand on
+#   SCORPIO_LONG=1        checks that have a full size have it
 #   MACHINE_PREFIX=NAME   so that several may run beside each other
 #   MACHINE_CACHE=DIR     keep the machines' root directories there as they are before anything is installed
 set -euo pipefail
