@@ -19,6 +19,7 @@
 //! - [`record`], [`disk`], [`trash`]: what is kept where, and how it goes
 //! - [`recover`]: what a start has to do, pure; [`recovery`] does it, [`stop`] is the other end
 //! - [`orphans`]: uppers without a record; [`saved`]: workspaces as they lie on disk while no daemon runs
+//! - [`usage`]: how much lies in an upper; [`drain`]: no new mounts, until an administrator says otherwise
 //! - [`table`], [`roots`], [`tasks`], [`options`]: who is there, what they stand on, who acts, what may be asked for
 //!
 //! Killed at any moment, the next start finishes or undoes: a record that says `Creating` was never acknowledged and
@@ -27,6 +28,7 @@
 //! without the word of a user for it.
 
 mod disk;
+mod drain;
 mod driver;
 mod expiry;
 mod give;
@@ -47,6 +49,9 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod trash;
+mod usage;
+
+pub use usage::Budget;
 
 use std::{
     collections::BTreeMap,
@@ -57,6 +62,7 @@ use std::{
 
 use self::{
     disk::Disk,
+    drain::Drain,
     inner::{Hook, Inner},
     roots::{RootTable, Roots},
 };
@@ -177,6 +183,26 @@ impl Workspace {
     }
 }
 
+/// How much lies in an upper.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes that it takes on its file system.
+    pub bytes: u64,
+    /// Files, directories, deletions: whatever takes an inode, each once. One at least where there is an upper: itself.
+    pub inodes: u64,
+    /// Why there may be more than that; `None` where all was counted.
+    pub partial: Option<String>,
+}
+
+/// That no user gets a new mount; since when and by whom, as far as that can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Draining {
+    /// Since when, in whole seconds.
+    pub since: Option<SystemTime>,
+    /// Which user wanted it.
+    pub by: Option<u32>,
+}
+
 /// A directory among the uppers that no record speaks for, or a record whose upper is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
@@ -255,6 +281,9 @@ pub enum WorkspaceError {
     /// The daemon is on its way out.
     #[error("the daemon is stopping")]
     Stopping,
+    /// An administrator wants no new mounts.
+    #[error("this host is being drained: it takes no new mounts")]
+    Draining,
 }
 
 /// A change of a workspace, for those who watch.
@@ -314,9 +343,10 @@ impl Antares {
         hook: Hook,
     ) -> Result<Antares, WorkspaceError> {
         let (state_dir, upper_root) = (config.state_dir.clone(), config.upper_root.clone());
-        let disk = inner::blocking(move || Disk::open(&state_dir, &upper_root)).await?;
+        let open = move || Ok((Disk::open(&state_dir, &upper_root)?, Drain::open(&state_dir)?));
+        let (disk, drain) = inner::blocking(open).await?;
         let roots = RootTable::new(roots, Arc::clone(&engine));
-        let inner = Arc::new(Inner::new(config, engine, disk, roots, hook)?);
+        let inner = Arc::new(Inner::new(config, engine, disk, drain, roots, hook)?);
         recovery::recover(&inner).await?;
         inner.tasks.spawn(expiry::watch_deadlines(Arc::downgrade(&inner)));
         inner.tasks.spawn(lost::watch_mounts(Arc::downgrade(&inner)));
@@ -389,6 +419,28 @@ impl Antares {
     /// Changes from now on, of all workspaces; a slow reader loses the oldest and is told so.
     pub fn watch(&self) -> tokio::sync::broadcast::Receiver<Event> {
         self.inner.events.subscribe()
+    }
+
+    /// How much lies in the upper of a workspace. Walks it, for as long as `budget` allows.
+    pub fn measure(&self, scope: &Scope, id: &WorkspaceId, budget: &Budget) -> Result<Usage, WorkspaceError> {
+        usage::measure(&self.inner, scope, id, budget)
+    }
+
+    /// Whether users get no new mounts now.
+    pub fn draining(&self) -> Option<Draining> {
+        self.inner.drain.now()
+    }
+
+    /// From now on, over restarts and boots, users get no new mounts: creations and mounts are refused with
+    /// [`WorkspaceError::Draining`]. What is mounted stays, and all that will be is listed when this returns. Does nothing
+    /// if it is so already. Goes on when the future is dropped.
+    pub async fn begin_drain(&self, by: u32) -> Result<Draining, WorkspaceError> {
+        self.inner.tasks.run(drain::begin(Arc::clone(&self.inner), by)).await
+    }
+
+    /// Users get mounts again. Goes on when the future is dropped.
+    pub async fn end_drain(&self, by: u32) -> Result<(), WorkspaceError> {
+        self.inner.tasks.run(drain::end(Arc::clone(&self.inner), by)).await
     }
 
     /// Uppers without a record. Reads the disk.

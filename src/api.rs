@@ -15,13 +15,15 @@ pub mod views;
 
 pub use errors::{ErrorData, ErrorKind};
 pub use params::{
-    AdoptOrphan, CreateWorkspace, ForgetCredential, GiveWorkspace, ListWorkspaces, MountWorkspace, Nothing,
-    RemoveWorkspace, SetLogLevel, StoreCredential, UnmountWorkspace, WatchWorkspaces, WorkspaceRef,
+    AdoptOrphan, CreateWorkspace, ForgetCredential, GiveWorkspace, ListWorkspaces, MeasureWorkspaces,
+    MountWorkspace, Nothing, RemoveWorkspace, SetLogLevel, StoreCredential, UnmountWorkspace,
+    WatchWorkspaces, WorkspaceRef,
 };
 pub use views::{
-    CacheCounters, CallCounters, Counters, Done, ForgottenCredential, Health, LogLevelView, OriginCounters,
-    OriginView, OrphanView, PinState, ReadWith, SessionCounters, StoredCredential, TreeCounters, WhoAmI,
-    WorkspaceEvent, WorkspacePage, WorkspaceState, WorkspaceView,
+    CacheCounters, CacheUsage, CallCounters, Counters, Done, DrainView, ForgottenCredential, Health,
+    LogLevelView, OriginCounters, OriginView, OrphanView, PinState, ReadWith, SessionCounters,
+    StoredCredential, TreeCounters, UsagePage, UsageView, WhoAmI, WorkspaceEvent, WorkspacePage,
+    WorkspaceState, WorkspaceView,
 };
 
 /// Names of the methods.
@@ -40,6 +42,8 @@ pub mod method {
     pub const WORKSPACE_REMOVE: &str = "workspace.remove";
     /// [`super::GiveWorkspace`] → [`super::WorkspaceView`]; needs the right to give
     pub const WORKSPACE_GIVE: &str = "workspace.give";
+    /// [`super::MeasureWorkspaces`] → [`super::UsagePage`]
+    pub const WORKSPACE_USAGE: &str = "workspace.usage";
     /// [`super::WatchWorkspaces`] → subscription of [`super::WorkspaceEvent`]
     pub const WORKSPACE_WATCH: &str = "workspace.watch";
     /// Ends a [`WORKSPACE_WATCH`].
@@ -58,6 +62,10 @@ pub mod method {
     pub const ORPHAN_ADOPT: &str = "orphan.adopt";
     /// [`super::WorkspaceRef`] → [`super::Done`]; needs the right to manage others' workspaces
     pub const ORPHAN_DISCARD: &str = "orphan.discard";
+    /// [`super::Nothing`] → [`super::DrainView`]; needs the right to manage others' workspaces
+    pub const DRAIN_BEGIN: &str = "drain.begin";
+    /// [`super::Nothing`] → [`super::DrainView`]; needs the right to manage others' workspaces
+    pub const DRAIN_END: &str = "drain.end";
     /// [`super::Nothing`] → [`super::Health`]
     pub const HEALTH: &str = "health";
     /// [`super::Nothing`] → [`super::Counters`]

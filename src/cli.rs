@@ -2,12 +2,14 @@
 //!
 //! - what a verb is made of: `spec` (`ORIGIN:PATH@REV`), `place` (directories), `daemon` (the socket),
 //!   `screen` and `text` (what people see), `failure` and `exit` (what they see when it fails)
-//! - the verbs: `mount`, `list`, `info`, `unmount`, `remove`, `give`, `watch`, `origins`, `login`, `orphans`, `export`,
-//!   `stats`, `health`, `whoami`, `logs`, `log_level`, `doctor`, `completions`, `man`
+//! - the verbs: `mount`, `list`, `info`, `du`, `unmount`, `remove`, `give`, `watch`, `origins`, `login`, `orphans`,
+//!   `drain`, `export`, `stats`, `health`, `whoami`, `logs`, `log_level`, `doctor`, `completions`, `man`
 
 mod completions;
 mod daemon;
 mod doctor;
+mod drain;
+mod du;
 pub mod exit;
 mod export;
 pub mod failure;
@@ -102,6 +104,7 @@ enum Verb {
     Mount(mount::Mount),
     List(list::List),
     Info(info::Info),
+    Du(du::Du),
     #[command(visible_alias = "umount")]
     Unmount(unmount::Unmount),
     Remove(remove::Remove),
@@ -113,6 +116,7 @@ enum Verb {
     Login(login::Login),
     Logout(login::Logout),
     Orphans(orphans::Orphans),
+    Drain(drain::Drain),
     Export(export::Export),
     /// Show the daemon's counters
     #[command(
@@ -178,6 +182,7 @@ impl Verb {
             Verb::Mount(mount) => mount.run(session).await,
             Verb::List(list) => list.run(session).await,
             Verb::Info(info) => info.run(session).await,
+            Verb::Du(du) => du.run(session).await,
             Verb::Unmount(unmount) => unmount.run(session).await,
             Verb::Remove(remove) => remove.run(session).await,
             Verb::Give(give) => give.run(session).await,
@@ -186,6 +191,7 @@ impl Verb {
             Verb::Login(login) => login.run(session).await,
             Verb::Logout(logout) => logout.run(session).await,
             Verb::Orphans(orphans) => orphans.run(session).await,
+            Verb::Drain(drain) => drain.run(session).await,
             Verb::Export(export) => export.run(session).await,
             Verb::Stats => stats::run(session).await,
             Verb::Health => health::run(session).await,

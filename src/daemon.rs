@@ -17,6 +17,7 @@
 //! - [`keeper`]: having it keep the FUSE sessions for a successor
 //! - [`tally`]: when such sessions are let go after all
 //! - [`reload`]: the configuration, read again; [`levels`]: how much is logged for a while
+//! - [`owners`]: telling of workspaces whose owners have no account any more
 
 pub mod args;
 pub mod credentials;
@@ -26,6 +27,7 @@ pub mod keeper;
 pub mod levels;
 pub mod notify;
 pub mod offline;
+pub mod owners;
 pub mod privileges;
 pub mod reload;
 pub mod tally;

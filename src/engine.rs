@@ -246,6 +246,10 @@ pub trait OverlayEngine: Send + Sync + 'static {
     /// is not there (any more) is `Ok`.
     async fn unmount(&self, workspace: &WorkspaceId, mount_id: u64, lazy: bool) -> Result<(), UnmountError>;
 
+    /// Ends those mounts of this engine's workspaces that nobody uses, in one go; the others stay, and none is reported. For a
+    /// stop: one by one, each of a thousand would be looked up among all the others.
+    async fn unmount_unused(&self);
+
     /// Tries whether what lies in `dir` could be shown with these owners: not every file system can be mapped.
     async fn can_show(&self, dir: &Path, owners: &Owners) -> std::io::Result<()>;
 

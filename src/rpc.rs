@@ -3,7 +3,7 @@
 //! A connection's way: [`accept`] takes it in (or turns it away with 503), [`slots`] counts it against its user,
 //! [`connection`] serves HTTP on it through a [`stream`] that cannot be held up for ever, [`http`] routes a request and
 //! bounds its body, [`module`] finds the method, opens a span with a request id and parses the parameters, a handler
-//! ([`workspaces`], [`credentials`], [`orphans`], [`host`], [`watch`]) authorises and delegates, [`failure`] turns what went wrong into
+//! ([`workspaces`], [`usage`], [`drain`], [`credentials`], [`orphans`], [`host`], [`watch`]) authorises and delegates, [`failure`] turns what went wrong into
 //! an error of the contract. [`export`] is the one route that is not JSON-RPC.
 //!
 //! - [`backends`]: what handlers call: workspaces, counters, export; traits with one implementation here
@@ -14,6 +14,7 @@ mod accept;
 pub mod backends;
 mod connection;
 mod credentials;
+mod drain;
 pub mod export;
 mod failure;
 mod hangup;
@@ -25,6 +26,7 @@ mod orphans;
 mod requests;
 mod slots;
 mod stream;
+mod usage;
 mod views;
 mod watch;
 mod workspaces;
@@ -77,6 +79,8 @@ pub struct RpcLimits {
     pub subscriptions_per_connection: u32,
     /// Calls in one batch.
     pub batch: u32,
+    /// How long one call may count what was written in workspaces.
+    pub counting_time: Duration,
     /// Bytes of a request's body.
     pub request_bytes: usize,
     /// Bytes of an answer.
@@ -106,6 +110,9 @@ impl Default for RpcLimits {
             calls_per_user: 64,
             subscriptions_per_connection: 8,
             batch: 16,
+            // Some million files whose inodes are in memory. A client has patience for many times that, and waits for
+            // calls of other users besides.
+            counting_time: Duration::from_secs(5),
             request_bytes: 256 << 10,
             response_bytes: 4 << 20,
             head_bytes: 64 << 10,

@@ -9,10 +9,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 21] = [
     "mount",
     "list",
     "info",
+    "du",
     "unmount",
     "remove",
     "give",
@@ -21,6 +22,7 @@ const VERBS: [&str; 19] = [
     "login",
     "logout",
     "orphans",
+    "drain",
     "export",
     "stats",
     "health",
@@ -97,6 +99,9 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_says_so_on_standard_error(
         (vec!["mount", "--workspace", "abcdefghijkm", "a", "b"], "at most one other argument"),
         (vec!["mount", "--workspace", "abcdefghijkm", "--ephemeral"], "cannot be used with"),
         (vec!["list", "--quiet", "--verbose"], "cannot be used with"),
+        (vec!["du", "abcdefghijkm", "--all"], "cannot be used with"),
+        (vec!["drain", "--undo", "--timeout", "5s"], "cannot be used with"),
+        (vec!["drain", "--timeout", "soon"], "write a time such as 0s, 90s or 2h"),
         (vec!["completions", "dosshell"], "invalid value 'dosshell'"),
         (vec!["export", "--format", "zip"], "invalid value 'zip'"),
     ] {
@@ -118,6 +123,8 @@ fn without_a_daemon_every_verb_that_needs_one_ends_with_5_and_says_what_to_do() 
         vec!["remove", "abcdefghijkm", "--yes"],
         vec!["watch"],
         vec!["origins"],
+        vec!["du"],
+        vec!["drain"],
         vec!["orphans", "list"],
         vec!["orphans", "adopt", "abcdefghijkm", "linux:", "/tmp/x", "--uid", "1000"],
         vec!["orphans", "discard", "abcdefghijkm"],

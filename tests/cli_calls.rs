@@ -305,6 +305,72 @@ fn a_list_of_many_pages_is_read_to_its_end_and_an_endless_one_is_not() {
 }
 
 #[test]
+fn draining_waits_until_nothing_is_mounted_and_says_who_is_left() {
+    let looks = Mutex::new(0);
+    let daemon = Scripted::new(move |method, _| {
+        Some(Ok(match method {
+            "drain.begin" => json!({ "draining": true, "since": "2026-01-02T03:04:05Z", "mounted": 1 }),
+            "drain.end" => json!({ "draining": false, "mounted": 0 }),
+            "health" => {
+                let mut looks = looks.lock().unwrap();
+                *looks += 1;
+                let there =
+                    if *looks < 3 { json!({ "mounting": 1, "failed": 1 }) } else { json!({ "failed": 1 }) };
+                json!({
+                    "version": "0.1.0", "pid": 1, "uptime_s": 5, "lower": "shared", "authorizer": "static",
+                    "workspaces": there, "problems": []
+                })
+            }
+            _ => none(),
+        }))
+    });
+    let output = daemon.run(&["drain", "--timeout", "60s"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(daemon.asked("health").len(), 3);
+    assert!(
+        err(&output).contains("no new mounts are taken") && err(&output).ends_with("nothing is mounted\n")
+    );
+    let output = daemon.run(&["drain", "--undo", "--json"]);
+    assert_eq!(out(&output), "{\"draining\":false,\"mounted\":0,\"left\":[]}\n");
+    assert_eq!((daemon.asked("drain.begin").len(), daemon.asked("drain.end").len()), (1, 1));
+}
+
+#[test]
+fn who_does_not_unmount_in_time_is_named_and_the_end_is_6() {
+    let daemon = Scripted::new(|method, _| {
+        Some(Ok(match method {
+            "drain.begin" => json!({ "draining": true, "mounted": 1 }),
+            "health" => json!({
+                "version": "0.1.0", "pid": 1, "uptime_s": 5, "lower": "shared", "authorizer": "static",
+                "workspaces": { "mounted": 1 }, "draining": true, "problems": []
+            }),
+            _ => json!({ "workspaces": [view(ID, Path::new("/a"))] }),
+        }))
+    });
+    let output = daemon.run(&["drain", "--timeout", "0s"]);
+    assert_eq!(output.status.code(), Some(6), "{}", err(&output));
+    assert!(out(&output).ends_with(&format!("{ID}  mounted  /a\n")), "{}", out(&output));
+    // Without a time nobody is waited for.
+    assert_eq!(daemon.run(&["drain"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_was_written_is_counted_on_all_pages() {
+    let usage = |id: &str| json!({ "id": id, "uid": 1000, "mount_point": "/a", "bytes": 4096, "inodes": 2 });
+    let daemon = Scripted::new(move |_, params| {
+        Some(Ok(match params["after"].as_str() {
+            None => json!({ "workspaces": [usage(ID)], "next": ID }),
+            Some(_) => json!({ "workspaces": [usage("nopqrstuvwxy")] }),
+        }))
+    });
+    let output = daemon.run(&["du", "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found, json!({ "workspaces": [usage(ID), usage("nopqrstuvwxy")] }));
+    assert!(out(&daemon.run(&["du", "--all"])).ends_with("\n2 workspaces take 8.0 KiB and 4 inodes.\n"));
+    assert_eq!(daemon.asked("workspace.usage")[2], json!({ "all": true }));
+}
+
+#[test]
 fn the_daemons_refusal_decides_the_exit_status() {
     for (kind, code) in [
         ("NotAuthorised", 4),

@@ -64,6 +64,12 @@ async fn every_method_answers_those_who_may_and_refuses_the_others() {
         (method::WORKSPACE_GIVE, json!({"id": ID, "user": "no-such-user"}), [1001, 1007, 1007, 1001]),
         (method::WORKSPACE_GIVE, json!({"id": ID, "user": "a\nb"}), [1001; 4]),
         (method::WORKSPACE_GIVE, json!({"id": ID, "uid": 1}), [-32602; 4]),
+        (method::WORKSPACE_USAGE, json!({}), [0; 4]),
+        (method::WORKSPACE_USAGE, json!({"all": true}), [1007, 1007, 0, 0]),
+        (method::WORKSPACE_USAGE, json!({"id": ID}), [0, 1006, 0, 0]),
+        (method::WORKSPACE_USAGE, json!({"id": NO_ID}), [1006; 4]),
+        (method::WORKSPACE_USAGE, json!({"limit": 201}), [1001; 4]),
+        (method::WORKSPACE_USAGE, json!({"after": "/"}), [1001; 4]),
         (method::ORIGIN_LIST, json!({}), [0; 4]),
         // `open` needs no login.
         (method::CREDENTIAL_STORE, json!({"origin": "open", "secret": "x"}), [1011, 1007, 1007, 1011]),
@@ -77,6 +83,9 @@ async fn every_method_answers_those_who_may_and_refuses_the_others() {
         (method::ORPHAN_ADOPT, adopt, [1007, 1007, 0, 0]),
         (method::ORPHAN_DISCARD, json!({"id": "stray2345678"}), [1007, 1007, 0, 0]),
         (method::ORPHAN_DISCARD, json!({"id": NO_ID}), [1007, 1007, 1006, 1006]),
+        (method::DRAIN_BEGIN, json!({}), [1007, 1007, 0, 0]),
+        (method::DRAIN_BEGIN, json!({"undo": true}), [-32602; 4]),
+        (method::DRAIN_END, json!({}), [1007, 1007, 0, 0]),
         (method::HEALTH, json!({}), [0; 4]),
         (method::HEALTH, json!({"deep": true}), [-32602; 4]),
         (method::COUNTERS, json!({}), [0; 4]),
@@ -166,6 +175,59 @@ async fn lists_come_in_pages_that_can_be_followed() {
         }
     }
     assert_eq!(seen, names);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_counted_page_by_page_and_the_cache_is_roots_to_see() {
+    let server = Server::start(quick());
+    let (bobs, slow) = ("bbbb22222222", "cccc22222222");
+    for (name, uid) in [("aaaa22222222", ALICE), (bobs, BOB), (slow, ALICE), ("dddd22222222", ALICE)] {
+        server.made.put(workspace(&id(name), uid));
+    }
+    server.made.endless.lock().unwrap().push(id(slow));
+    let ids = |answer: &Value| -> Vec<String> {
+        let of = answer["result"]["workspaces"].as_array().unwrap().iter();
+        of.map(|usage| usage["id"].as_str().unwrap().to_owned()).collect()
+    };
+    // The page ends before the one that its time was too short for.
+    let first = server.call(ALICE, method::WORKSPACE_USAGE, json!({})).await;
+    assert_eq!(ids(&first), ["aaaa22222222"]);
+    let usage =
+        json!({"id": "aaaa22222222", "uid": ALICE, "mount_point": "/home/w", "bytes": 4096, "inodes": 2});
+    assert_eq!(first["result"], json!({"workspaces": [usage], "next": "aaaa22222222"}));
+    // On the next one it has all the time there is, and is told in part.
+    let second = server.call(ALICE, method::WORKSPACE_USAGE, json!({"after": "aaaa22222222"})).await;
+    assert_eq!(ids(&second)[0], slow);
+    assert_eq!(second["result"]["workspaces"][0]["partial"], "it takes too long");
+    let third = server.call(ALICE, method::WORKSPACE_USAGE, json!({"after": slow})).await;
+    assert_eq!((ids(&third), third["result"].get("next")), (vec!["dddd22222222".to_owned()], None));
+    let all = server.call(0, method::WORKSPACE_USAGE, json!({"all": true, "limit": 2})).await;
+    assert_eq!(ids(&all), ["aaaa22222222", bobs]);
+    let cache = json!({"blob_bytes": 0, "database_bytes": 0, "database_limit_bytes": 1 << 30});
+    assert_eq!(all["result"]["cache"], cache);
+    let managed = server.call(CAROL, method::WORKSPACE_USAGE, json!({"all": true, "limit": 1})).await;
+    assert_eq!(managed["result"].get("cache"), None, "content that several origins have is counted once");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_is_told_to_everybody_and_by_whom_to_managers() {
+    let server = Server::start(quick());
+    server.made.put(workspace(&id(ID), ALICE));
+    let since = "2023-11-14T22:13:20Z";
+    let begun = server.call(CAROL, method::DRAIN_BEGIN, json!({})).await;
+    let told = json!({"draining": true, "since": since, "by_uid": CAROL, "mounted": 1});
+    assert_eq!(begun["result"], told);
+    assert_eq!(server.call(0, method::DRAIN_BEGIN, json!({})).await["result"], told, "it has begun before");
+    let health = server.call(BOB, method::HEALTH, json!({})).await;
+    assert_eq!(health["result"]["draining"], true);
+    assert_eq!(health["result"]["drained_since"], since);
+    assert_eq!(health["result"]["problems"], json!([]), "it is wanted");
+    let ended = server.call(CAROL, method::DRAIN_END, json!({})).await;
+    assert_eq!(ended["result"], json!({"draining": false, "mounted": 1}));
+    let health = server.call(BOB, method::HEALTH, json!({})).await;
+    assert_eq!(health["result"].get("draining"), None);
     server.stop().await;
 }
 

@@ -244,6 +244,11 @@ impl Disk {
         }
     }
 
+    /// The upper of `id`, for looking into it.
+    pub(super) fn open_upper(&self, id: &WorkspaceId) -> io::Result<OwnedFd> {
+        durable::open_dir_at(self.uppers.open_dir(id.as_str())?.as_fd(), UPPER)
+    }
+
     /// Renames all of `id` to trash. When this fails, everything stands as before.
     pub(super) fn discard(&self, id: &WorkspaceId) -> Result<Vec<Rubbish>, WorkspaceError> {
         let record = self.records.trash_workspace(id)?;

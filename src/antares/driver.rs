@@ -31,6 +31,8 @@ pub(super) struct Core {
     pub(super) claimed: bool,
     /// What it stands on; one use is counted for it.
     pub(super) root: Option<Root>,
+    /// Whether a user asks for the mount that is being made; a start does not.
+    pub(super) requested: bool,
     /// Whether the mount point must be the directory that it was.
     pub(super) same_point: bool,
     /// Whose it is to be, while it is being given away.
@@ -49,7 +51,16 @@ pub(super) enum Moment {
 
 impl Core {
     pub(super) fn new(record: Record) -> Core {
-        Core { record, stale: false, claimed: false, root: None, same_point: false, heir: None, upper: None }
+        Core {
+            record,
+            stale: false,
+            claimed: false,
+            root: None,
+            requested: false,
+            same_point: false,
+            heir: None,
+            upper: None,
+        }
     }
 
     /// The phase; `None` before anything is on disk.
@@ -218,6 +229,10 @@ impl Inner {
     }
 
     async fn mount_now(&self, core: &mut Core, patience: &mut Patience) -> Result<(), WorkspaceError> {
+        // By now it is announced, so that whoever has the host drained either sees it or has it refused.
+        if core.requested {
+            self.refuse_when_draining()?;
+        }
         let spec = self.spec(core)?;
         let mounted = tokio::select! {
             biased;

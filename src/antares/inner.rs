@@ -8,6 +8,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use super::{
     AntaresConfig, Event, Scope, Workspace, WorkspaceError,
     disk::Disk,
+    drain::Drain,
     driver::{Core, Moment},
     roots::RootTable,
     table::{Entry, Table},
@@ -28,6 +29,7 @@ pub(super) struct Inner {
     pub(super) config: AntaresConfig,
     pub(super) engine: Arc<dyn OverlayEngine>,
     pub(super) disk: Arc<Disk>,
+    pub(super) drain: Drain,
     pub(super) roots: Arc<RootTable>,
     pub(super) table: Table,
     pub(super) trash: Trash,
@@ -57,6 +59,7 @@ impl Inner {
         config: AntaresConfig,
         engine: Arc<dyn OverlayEngine>,
         disk: Disk,
+        drain: Drain,
         roots: RootTable,
         hook: Hook,
     ) -> Result<Inner, WorkspaceError> {
@@ -71,6 +74,7 @@ impl Inner {
             config,
             engine,
             disk: Arc::new(disk),
+            drain,
             roots: Arc::new(roots),
             table: Table::default(),
             trash,

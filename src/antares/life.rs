@@ -32,6 +32,7 @@ type Created = Result<Workspace, WorkspaceError>;
 pub(super) async fn create(inner: &Arc<Inner>, owner: &Identity, request: Create) -> Created {
     let request = options::check(request, inner.limits().max_ttl)?;
     inner.refuse_when_stopping()?;
+    inner.refuse_when_draining()?;
     let entry = reserve(inner, owner.uid)?;
     let (caller, driver) = tasks::call(inner.stopping.subscribe());
     let (inner_, owner) = (Arc::clone(inner), owner.clone());
@@ -133,6 +134,7 @@ async fn found(
     record.root_mtime = root.mtime;
     let mut core = Core::new(record);
     core.root = Some(root);
+    core.requested = true;
     Ok(core)
 }
 
@@ -175,6 +177,7 @@ pub(super) async fn mount(inner: Arc<Inner>, scope: Scope, id: WorkspaceId, at: 
     let mut held = inner.hold(&scope, &id).await?;
     let entry = Arc::clone(&held.entry);
     let core = held.core();
+    inner.refuse_when_draining()?;
     let before = core.record.clone();
     ensure_root(&inner, core).await?;
     if let Some(at) = at {
@@ -186,7 +189,9 @@ pub(super) async fn mount(inner: Arc<Inner>, scope: Scope, id: WorkspaceId, at: 
     if core.record.phase != Phase::Mounted {
         core.record.stood = None;
     }
+    core.requested = true;
     let raised = raise(&inner, &entry, core, Input::Mount, &mut inner.patience()).await;
+    core.requested = false;
     if let Err(error) = raised {
         let begun = core.record.phase == Phase::Mounting;
         core.record.mount_point = before.mount_point;

@@ -84,11 +84,17 @@ fn stands(core: &Core, mount_id: u64) -> bool {
     core.record.phase == Phase::Mounted && same
 }
 
+/// Looks again with the workspace in hand: what follows ends mounts, and an ephemeral workspace with all that was written
+/// in it, so nobody may be mistaken.
 async fn give_up(inner: &Inner, entry: &Arc<Entry>, mount_id: u64) {
     let Ok(mut held) = inner.hold(&Scope::Everybody, &entry.id).await else { return };
     let core = held.core();
     if !stands(core, mount_id) {
         return;
+    }
+    match inner.survey().await {
+        Ok(live) if live.iter().all(|mount| mount.workspace != entry.id || mount.mount_id != mount_id) => {}
+        _ => return,
     }
     tracing::warn!(
         scorpio_workspace = %entry.id, scorpio_uid = entry.uid(),

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     inner::{Held, Inner},
@@ -17,26 +20,33 @@ use crate::engine::Leave;
 const AT_ONCE: usize = 16;
 /// How long one workspace may take: to finish what is being done to it, and to be unmounted.
 const ONE: Duration = Duration::from_secs(8);
+/// How long ending all that nobody uses in one go may take: a mount point on a file system that hangs holds it up, and the
+/// others are to be ended all the same.
+const TOGETHER: Duration = Duration::from_secs(8);
 /// How long all may take: systemd kills after 30 s, and sessions have to end after us.
 const ALL: Duration = Duration::from_secs(20);
 
 /// See [`super::Antares::shutdown`].
 pub(super) async fn shutdown(inner: &Arc<Inner>, leave: Leave) {
     inner.stopping.send_replace(true);
+    let end = Instant::now() + ALL;
+    if leave == Leave::Nothing && timeout(TOGETHER, inner.engine.unmount_unused()).await.is_err() {
+        tracing::warn!("unmounting all together takes too long; going on one by one");
+    }
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut jobs = tokio::task::JoinSet::new();
     for entry in inner.table.all() {
         let (inner, permits) = (Arc::clone(inner), Arc::clone(&permits));
         jobs.spawn(async move {
             let permit = permits.acquire_owned().await;
-            if tokio::time::timeout(ONE, stop_one(&inner, &entry, leave)).await.is_err() {
+            if timeout(ONE, stop_one(&inner, &entry, leave)).await.is_err() {
                 tracing::warn!(scorpio_workspace = %entry.id, "not done in time; the next start sets it right");
             }
             drop(permit);
         });
     }
     let all = async { while jobs.join_next().await.is_some() {} };
-    if tokio::time::timeout(ALL, all).await.is_err() {
+    if timeout_at(end, all).await.is_err() {
         tracing::warn!(left = jobs.len(), "stopping before all workspaces are done");
     }
     inner.tasks.abort().await;

@@ -4,6 +4,7 @@
 mod crash;
 mod creation;
 mod disk_full;
+mod draining;
 mod endings;
 mod giving;
 mod restart;
@@ -42,6 +43,8 @@ struct Kernel {
     stuck: std::sync::Mutex<HashSet<PathBuf>>,
     specs: std::sync::Mutex<Vec<MountSpec>>,
     lazily: std::sync::Mutex<Vec<WorkspaceId>>,
+    /// Happens once between the reading of the mounts and what is done with them.
+    behind_survey: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 /// The engine of one process.
@@ -100,6 +103,11 @@ impl OverlayEngine for Engine {
         Ok(())
     }
 
+    async fn unmount_unused(&self) {
+        let busy = lock(&self.kernel.busy).clone();
+        lock(&self.kernel.mounts).retain(|(_, mount)| busy.contains(&mount.workspace));
+    }
+
     async fn can_show(&self, dir: &Path, owners: &Owners) -> std::io::Result<()> {
         assert!(dir.is_dir());
         lock(&self.kernel.shown).push(*owners);
@@ -114,10 +122,12 @@ impl OverlayEngine for Engine {
     }
 
     fn survey(&self) -> std::io::Result<Vec<LiveMount>> {
-        let mounts = lock(&self.kernel.mounts);
         let seen =
             |(epoch, mount): &(u64, LiveMount)| LiveMount { alive: *epoch == self.epoch, ..mount.clone() };
-        Ok(mounts.iter().map(seen).collect())
+        let found = lock(&self.kernel.mounts).iter().map(seen).collect();
+        let behind = lock(&self.kernel.behind_survey).take();
+        behind.into_iter().for_each(|act| act());
+        Ok(found)
     }
 
     fn release_root(&self, root: RootId) {

@@ -8,11 +8,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdoptOrphan, Counters, CreateWorkspace, Done, ErrorData, ErrorKind, ForgetCredential,
-    ForgottenCredential, GiveWorkspace, Health, ListWorkspaces, LogLevelView, MountWorkspace, Nothing,
-    OriginView, OrphanView, RemoveWorkspace, SetLogLevel, StoreCredential, StoredCredential,
-    UnmountWorkspace, WatchWorkspaces, WhoAmI, WorkspaceEvent, WorkspacePage, WorkspaceRef, WorkspaceView,
-    method,
+    AdoptOrphan, Counters, CreateWorkspace, Done, DrainView, ErrorData, ErrorKind, ForgetCredential,
+    ForgottenCredential, GiveWorkspace, Health, ListWorkspaces, LogLevelView, MeasureWorkspaces,
+    MountWorkspace, Nothing, OriginView, OrphanView, RemoveWorkspace, SetLogLevel, StoreCredential,
+    StoredCredential, UnmountWorkspace, UsagePage, WatchWorkspaces, WhoAmI, WorkspaceEvent, WorkspacePage,
+    WorkspaceRef, WorkspaceView, method,
 };
 
 /// A method of the contract.
@@ -41,6 +41,7 @@ const MOUNTING: &[ErrorKind] = &[
     ErrorKind::OriginUnavailable,
     ErrorKind::OriginDenied,
     ErrorKind::Stopping,
+    ErrorKind::Draining,
 ];
 
 const fn method<P: JsonSchema, R: JsonSchema>(
@@ -84,6 +85,7 @@ pub const METHODS: &[Method] = &[
             ErrorKind::WrongState,
             ErrorKind::OriginUnavailable,
             ErrorKind::Stopping,
+            ErrorKind::Draining,
         ],
     ),
     method::<UnmountWorkspace, Done>(
@@ -113,6 +115,11 @@ pub const METHODS: &[Method] = &[
             ErrorKind::WrongState,
             ErrorKind::Stopping,
         ],
+    ),
+    method::<MeasureWorkspaces, UsagePage>(
+        method::WORKSPACE_USAGE,
+        "Counts what was written in the caller's workspaces, or in those of all users, by walking their uppers.",
+        &[ErrorKind::NotAuthorised, ErrorKind::NoSuchWorkspace],
     ),
     method::<WatchWorkspaces, WorkspaceEvent>(
         method::WORKSPACE_WATCH,
@@ -162,6 +169,16 @@ pub const METHODS: &[Method] = &[
         method::ORPHAN_DISCARD,
         "Deletes an orphaned upper.",
         &[ErrorKind::NotAuthorised, ErrorKind::NoSuchWorkspace, ErrorKind::Stopping],
+    ),
+    method::<Nothing, DrainView>(
+        method::DRAIN_BEGIN,
+        "From now on, over restarts and reboots, nobody gets a new mount on this host. What is mounted stays.",
+        &[ErrorKind::NotAuthorised, ErrorKind::Stopping],
+    ),
+    method::<Nothing, DrainView>(
+        method::DRAIN_END,
+        "Users get mounts again.",
+        &[ErrorKind::NotAuthorised, ErrorKind::Stopping],
     ),
     method::<Nothing, Health>(method::HEALTH, "Says how the daemon is, without touching a mount.", &[]),
     method::<Nothing, Counters>(method::COUNTERS, "Shows counters since the daemon started.", &[]),

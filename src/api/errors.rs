@@ -38,11 +38,13 @@ pub enum ErrorKind {
     Internal,
     /// 1016: the origin refuses the credential or account it is read with, or there is none.
     OriginDenied,
+    /// 1017: an administrator drains this host: it takes no new mounts.
+    Draining,
 }
 
 impl ErrorKind {
     /// All of them, by code.
-    pub const ALL: [ErrorKind; 16] = [
+    pub const ALL: [ErrorKind; 17] = [
         ErrorKind::BadParameter,
         ErrorKind::BadMountPoint,
         ErrorKind::NoSuchOrigin,
@@ -59,6 +61,7 @@ impl ErrorKind {
         ErrorKind::Stopping,
         ErrorKind::Internal,
         ErrorKind::OriginDenied,
+        ErrorKind::Draining,
     ];
 
     /// What it means, for documents.
@@ -82,6 +85,7 @@ impl ErrorKind {
             ErrorKind::OriginDenied => {
                 "the origin refuses the credential or account it is read with, or there is none"
             }
+            ErrorKind::Draining => "an administrator drains this host: it takes no new mounts",
         }
     }
 
@@ -104,6 +108,7 @@ impl ErrorKind {
             ErrorKind::Stopping => 1014,
             ErrorKind::Internal => 1015,
             ErrorKind::OriginDenied => 1016,
+            ErrorKind::Draining => 1017,
         }
     }
 }

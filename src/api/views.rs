@@ -102,6 +102,69 @@ pub struct WorkspacePage {
     pub next: Option<String>,
 }
 
+/// How much was written in a workspace.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct UsageView {
+    /// Id of the workspace.
+    pub id: String,
+    /// Uid of its owner.
+    pub uid: u32,
+    /// Its owner's name, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Where it is mounted, or was.
+    pub mount_point: String,
+    /// Bytes that its upper takes on disk.
+    pub bytes: u64,
+    /// Inodes that its upper takes: files, directories, deletions, and the upper itself.
+    pub inodes: u64,
+    /// Why there may be more than that; absent when all was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<String>,
+}
+
+/// A part of what uppers take.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct UsagePage {
+    /// Ordered by id; as many as could be counted in the time of a call.
+    pub workspaces: Vec<UsageView>,
+    /// Pass as `after` for the next part; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// What all share; for root only, and with the first part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheUsage>,
+}
+
+/// What the object cache takes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CacheUsage {
+    /// Bytes of blob content held.
+    pub blob_bytes: u64,
+    /// Bytes of the database in use.
+    pub database_bytes: u64,
+    /// How large the database may become: `cache.map_bytes`.
+    pub database_limit_bytes: u64,
+}
+
+/// Whether users get new mounts on this host.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct DrainView {
+    /// They do not.
+    pub draining: bool,
+    /// Since when, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Who wanted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_uid: Option<u32>,
+    /// That user's name, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_user: Option<String>,
+    /// Workspaces that are mounted now, or being mounted.
+    pub mounted: u64,
+}
+
 /// What a watcher is told.
 #[allow(clippy::large_enum_variant)] // nearly all of them are the large one
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -195,6 +258,12 @@ pub struct Health {
     pub authorizer: String,
     /// Workspaces by state.
     pub workspaces: BTreeMap<String, u64>,
+    /// Whether users get no new mounts: an administrator drains the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+    /// Since when, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_since: Option<String>,
     /// What is wrong, in sentences; empty when nothing is.
     pub problems: Vec<String>,
 }

@@ -73,9 +73,11 @@ impl From<ErrorKind> for Exit {
             | ErrorKind::NoSuchPath
             | ErrorKind::NoSuchWorkspace => Exit::NotFound,
             ErrorKind::NotAuthorised | ErrorKind::OriginDenied => Exit::NotAuthorised,
-            ErrorKind::LimitReached | ErrorKind::Busy | ErrorKind::UnsavedChanges | ErrorKind::WrongState => {
-                Exit::Conflict
-            }
+            ErrorKind::LimitReached
+            | ErrorKind::Busy
+            | ErrorKind::UnsavedChanges
+            | ErrorKind::WrongState
+            | ErrorKind::Draining => Exit::Conflict,
             ErrorKind::OriginUnavailable => Exit::OriginUnreachable,
             ErrorKind::Stopping => Exit::Unreachable,
         }
@@ -111,9 +113,10 @@ mod tests {
             (ErrorKind::Stopping, 5),
             (ErrorKind::Internal, 1),
             (ErrorKind::OriginDenied, 4),
+            (ErrorKind::Draining, 6),
         ];
         let codes: Vec<_> = rows.iter().map(|(kind, _)| kind.code()).collect();
-        assert_eq!(codes, (1001..=1016).collect::<Vec<_>>(), "a kind of error has no row");
+        assert_eq!(codes, (1001..=1017).collect::<Vec<_>>(), "a kind of error has no row");
         for (kind, code) in rows {
             assert_eq!(Exit::from(kind).code(), code, "{kind:?}");
         }

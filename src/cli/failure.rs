@@ -124,6 +124,7 @@ fn default_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::OriginDenied => "scorpioctl origins shows which origins need a login",
         ErrorKind::ForeignNamespace => "run scorpioctl outside of the container or sandbox",
         ErrorKind::Stopping => "try again in a moment",
+        ErrorKind::Draining => "mount it on another host, or ask the administrator of this one",
         ErrorKind::Internal => "scorpioctl doctor checks this host; scorpioctl logs shows the journal",
         ErrorKind::BadParameter
         | ErrorKind::BadMountPoint

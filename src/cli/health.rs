@@ -22,15 +22,21 @@ fn text(health: &Health) -> String {
     let workspaces: Vec<_> =
         health.workspaces.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let none = || "none".to_owned();
-    let mut text = fields(&[
+    let mut pairs = vec![
         ("Version", health.version.clone()),
         ("Process", health.pid.to_string()),
         ("Up for", humantime::format_duration(Duration::from_secs(health.uptime_s)).to_string()),
         ("Lower", health.lower.clone()),
         ("Authorizer", health.authorizer.clone()),
         ("Workspaces", if workspaces.is_empty() { none() } else { workspaces.join(", ") }),
-        ("Problems", if health.problems.is_empty() { none() } else { health.problems.len().to_string() }),
-    ]);
+    ];
+    if health.draining {
+        let since = health.drained_since.as_ref().map(|since| format!(" since {since}"));
+        pairs.push(("Draining", format!("no new mounts{}", since.unwrap_or_default())));
+    }
+    let problems = health.problems.len();
+    pairs.push(("Problems", if problems == 0 { none() } else { problems.to_string() }));
+    let mut text = fields(&pairs);
     for problem in &health.problems {
         text.push_str("\n  - ");
         text.push_str(&plain(problem));
@@ -51,6 +57,8 @@ pub(crate) mod tests {
             lower: "shared".into(),
             authorizer: "polkit".into(),
             workspaces: [("mounted".into(), 2), ("unmounted".into(), 1)].into(),
+            draining: false,
+            drained_since: None,
             problems: Vec::new(),
         }
     }
@@ -69,5 +77,9 @@ pub(crate) mod tests {
              Problems:   1\n  - Origin `linux` does not answer."
         );
         assert!(text(&health()).ends_with("Problems:   none"));
+        let since = Some("2026-01-02T03:04:05Z".to_owned());
+        let drained = Health { draining: true, drained_since: since, ..health() };
+        let end = "\nDraining:   no new mounts since 2026-01-02T03:04:05Z\nProblems:   none";
+        assert!(text(&drained).ends_with(end));
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         exporter::WorkspaceExporter,
         keeper::{self, ManagerKeeper},
         levels::{Levels, Reached},
+        owners,
         reload::Reload,
         tally::{TRIES, Tally},
     },
@@ -49,6 +50,8 @@ pub struct Daemon {
     antares: Antares,
     engine: Arc<dyn OverlayEngine>,
     rpc: JoinHandle<()>,
+    /// Tells of owners without accounts, and ends.
+    owners: JoinHandle<()>,
     stop_rpc: watch::Sender<bool>,
     socket: PathBuf,
     reload: Reload,
@@ -92,6 +95,7 @@ impl Daemon {
             config,
         };
         let services = services(&reload, engine.clone(), dicfuse);
+        let owners = tokio::spawn(owners::tell_without_account(antares.clone(), services.accounts.clone()));
         let config = &reload.config;
         let (stop_rpc, mut stopped) = watch::channel(false);
         let stop = async move {
@@ -105,7 +109,7 @@ impl Daemon {
             }
         });
         let socket = config.daemon.socket.clone();
-        Ok(Daemon { antares, engine, rpc, stop_rpc, socket, reload })
+        Ok(Daemon { antares, engine, rpc, owners, stop_rpc, socket, reload })
     }
 
     /// One line for `systemctl status`.
@@ -133,6 +137,7 @@ impl Daemon {
     /// Takes no more calls, and brings those under way to their end. To leave nothing, unmounts everything and ends the
     /// sessions.
     pub async fn stop(self, leave: Leave) {
+        self.owners.abort();
         // Fails only when the server has ended by itself.
         let _ = self.stop_rpc.send(true);
         if let Err(error) = self.rpc.await {
@@ -364,7 +369,13 @@ fn services(reload: &Reload, engine: Arc<dyn OverlayEngine>, dicfuse: Dicfuse) -
     Services {
         credentials: Arc::new(logins),
         workspaces: Arc::new(antares.clone()),
-        gauges: Arc::new(HostGauges { engine, dicfuse, store: store.clone(), lower: lower.to_owned() }),
+        gauges: Arc::new(HostGauges {
+            engine,
+            dicfuse,
+            store: store.clone(),
+            lower: lower.to_owned(),
+            cache_limit_bytes: config.cache.map_bytes,
+        }),
         exporter: Some(Arc::new(exporter)),
         origins: origins.clone(),
         authorizer: reload.authorizer.clone(),

@@ -176,6 +176,14 @@ impl OverlayEngine for KernelEngine {
         })
     }
 
+    async fn unmount_unused(&self) {
+        let verb = Verb::Sweep { layers: self.inner.layers.clone() };
+        match self.inner.launches.run(verb, None, None).await {
+            Ok(Reply::Done) => {}
+            other => tracing::warn!(outcome = ?other, "workspaces are unmounted one by one"),
+        }
+    }
+
     async fn can_show(&self, dir: &Path, owners: &Owners) -> io::Result<()> {
         let verb = Verb::Show { dir: dir.to_owned(), owners: owners.into() };
         match outcome::answer(self.inner.launches.run(verb, None, None).await)? {

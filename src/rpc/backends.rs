@@ -15,7 +15,9 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::{
-    antares::{Antares, Create, Event, Gift, Orphan, Scope, Workspace, WorkspaceError},
+    antares::{
+        Antares, Budget, Create, Draining, Event, Gift, Orphan, Scope, Usage, Workspace, WorkspaceError,
+    },
     auth::vault::{Secret, VaultError},
     cache::CacheStats,
     dicfuse::{Dicfuse, DicfuseStats},
@@ -57,6 +59,14 @@ pub trait Workspaces: Send + Sync + 'static {
     fn get(&self, scope: &Scope, id: &WorkspaceId) -> Result<Workspace, WorkspaceError>;
     /// All of them, ordered by id.
     fn list(&self, scope: &Scope) -> Vec<Workspace>;
+    /// How much lies in an upper. Walks it, on a thread that may wait.
+    fn measure(&self, scope: &Scope, id: &WorkspaceId, budget: &Budget) -> Result<Usage, WorkspaceError>;
+    /// Whether users get no new mounts.
+    fn draining(&self) -> Option<Draining>;
+    /// Users get no new mounts from now on.
+    async fn begin_drain(&self, by: u32) -> Result<Draining, WorkspaceError>;
+    /// They get them again.
+    async fn end_drain(&self, by: u32) -> Result<(), WorkspaceError>;
     /// Changes from now on.
     fn watch(&self) -> broadcast::Receiver<Event>;
     /// Uppers without a record. Reads directories.
@@ -111,6 +121,22 @@ impl Workspaces for Antares {
 
     fn list(&self, scope: &Scope) -> Vec<Workspace> {
         Antares::list(self, scope)
+    }
+
+    fn measure(&self, scope: &Scope, id: &WorkspaceId, budget: &Budget) -> Result<Usage, WorkspaceError> {
+        Antares::measure(self, scope, id, budget)
+    }
+
+    fn draining(&self) -> Option<Draining> {
+        Antares::draining(self)
+    }
+
+    async fn begin_drain(&self, by: u32) -> Result<Draining, WorkspaceError> {
+        Antares::begin_drain(self, by).await
+    }
+
+    async fn end_drain(&self, by: u32) -> Result<(), WorkspaceError> {
+        Antares::end_drain(self, by).await
     }
 
     fn watch(&self) -> broadcast::Receiver<Event> {
@@ -171,6 +197,8 @@ pub trait Gauges: Send + Sync + 'static {
     fn origins(&self) -> BTreeMap<OriginName, FetchStats>;
     /// The object cache, or why it cannot say.
     fn cache(&self) -> Result<CacheStats, String>;
+    /// How large its database may become.
+    fn cache_limit_bytes(&self) -> u64;
     /// The tree, or why it cannot say.
     fn tree(&self) -> Result<DicfuseStats, String>;
 }
@@ -185,6 +213,8 @@ pub struct HostGauges {
     pub store: ObjectStore,
     /// `shared` or `per-owner`, as the engine was set up.
     pub lower: String,
+    /// How large the cache's database may become.
+    pub cache_limit_bytes: u64,
 }
 
 impl Gauges for HostGauges {
@@ -202,6 +232,10 @@ impl Gauges for HostGauges {
 
     fn cache(&self) -> Result<CacheStats, String> {
         self.store.cache_stats().map_err(|error| error.to_string())
+    }
+
+    fn cache_limit_bytes(&self) -> u64 {
+        self.cache_limit_bytes
     }
 
     fn tree(&self) -> Result<DicfuseStats, String> {

@@ -126,7 +126,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::LimitReached => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Busy | ErrorKind::UnsavedChanges | ErrorKind::WrongState => StatusCode::CONFLICT,
         ErrorKind::OriginUnavailable | ErrorKind::OriginDenied => StatusCode::BAD_GATEWAY,
-        ErrorKind::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Stopping | ErrorKind::Draining => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -190,6 +190,9 @@ fn of_workspace(error: &WorkspaceError) -> Explained {
         WorkspaceError::Stopping => {
             Explained::of(ErrorKind::Stopping).hint("try again when the service is back").retryable()
         }
+        WorkspaceError::Draining => Explained::of(ErrorKind::Draining)
+            .hint("mount it on another host, or ask the administrator; what you have stays as it is")
+            .retryable(),
     }
 }
 

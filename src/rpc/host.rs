@@ -73,6 +73,7 @@ pub(super) async fn health(host: Arc<Host>, _call: Call, _: Nothing) -> Result<H
         *workspaces.entry(views::state_name(&workspace.state).to_owned()).or_insert(0) += 1;
     }
     problems.extend(not_mounted(&workspaces));
+    let draining = host.services.workspaces.draining();
     Ok(Health {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -80,6 +81,8 @@ pub(super) async fn health(host: Arc<Host>, _call: Call, _: Nothing) -> Result<H
         lower: host.services.gauges.lower().to_owned(),
         authorizer: host.services.authorizer.now().name().to_owned(),
         workspaces,
+        draining: draining.is_some(),
+        drained_since: draining.and_then(|draining| draining.since).map(views::rfc3339),
         problems,
     })
 }

@@ -12,11 +12,11 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 use super::{
-    RpcLimits, Services, credentials,
+    RpcLimits, Services, credentials, drain,
     failure::Failure,
     host, orphans,
     slots::{Full, Slot, SlotLimits, Slots},
-    watch as watching, workspaces,
+    usage, watch as watching, workspaces,
 };
 use crate::{
     antares::{Scope, WorkspaceError},
@@ -39,6 +39,8 @@ pub(super) struct Host {
     pub(super) watchers: Arc<Semaphore>,
     /// How many permits [`Host::watchers`] has when there is no subscription.
     pub(super) watchers_max: u32,
+    /// Who may walk uppers now.
+    pub(super) measuring: usage::Turns,
     pub(super) calls: Slots,
 }
 
@@ -62,12 +64,15 @@ pub(super) fn build(host: Arc<Host>) -> Result<RpcModule<Host>, jsonrpsee::core:
     add(&mut module, method::WORKSPACE_UNMOUNT, workspaces::unmount)?;
     add(&mut module, method::WORKSPACE_REMOVE, workspaces::remove)?;
     add(&mut module, method::WORKSPACE_GIVE, workspaces::give)?;
+    add(&mut module, method::WORKSPACE_USAGE, usage::usage)?;
     add(&mut module, method::ORIGIN_LIST, host::origins)?;
     add(&mut module, method::CREDENTIAL_STORE, credentials::store)?;
     add(&mut module, method::CREDENTIAL_FORGET, credentials::forget)?;
     add(&mut module, method::ORPHAN_LIST, orphans::list)?;
     add(&mut module, method::ORPHAN_ADOPT, orphans::adopt)?;
     add(&mut module, method::ORPHAN_DISCARD, orphans::discard)?;
+    add(&mut module, method::DRAIN_BEGIN, drain::begin)?;
+    add(&mut module, method::DRAIN_END, drain::end)?;
     add(&mut module, method::HEALTH, host::health)?;
     add(&mut module, method::COUNTERS, host::counters)?;
     add(&mut module, method::LOG_SET_LEVEL, host::set_log_level)?;
@@ -211,6 +216,7 @@ impl Host {
             stopping,
             watchers: Arc::new(Semaphore::new(watchers_max as usize)),
             watchers_max,
+            measuring: usage::Turns::default(),
             calls: Slots::new(calls),
         }
     }

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::backends::LogLevel;
 use crate::{
-    antares::{Orphan, State, Workspace},
-    api::{LogLevelView, OrphanView, PinState, SessionCounters, WorkspaceState, WorkspaceView},
+    antares::{Orphan, State, Usage, Workspace},
+    api::{LogLevelView, OrphanView, PinState, SessionCounters, UsageView, WorkspaceState, WorkspaceView},
     auth::accounts::Accounts,
     engine::SessionReport,
     store::Pinned,
@@ -75,6 +75,19 @@ pub(super) fn state_name(state: &State) -> &'static str {
     }
 }
 
+/// What lies in a workspace's upper.
+pub(super) async fn usage(workspace: &Workspace, usage: Usage, accounts: &Accounts) -> UsageView {
+    UsageView {
+        id: workspace.id.to_string(),
+        uid: workspace.owner.uid,
+        user: accounts.user_name(workspace.owner.uid).await,
+        mount_point: workspace.mount_point.to_string_lossy().into_owned(),
+        bytes: usage.bytes,
+        inodes: usage.inodes,
+        partial: usage.partial,
+    }
+}
+
 pub(super) fn orphan(orphan: Orphan) -> OrphanView {
     OrphanView {
         id: orphan.id.to_string(),
@@ -103,7 +116,7 @@ pub(super) fn log_level(level: LogLevel) -> LogLevelView {
 }
 
 /// A time from a record may be anything; what cannot be written is shown as the nearest that can.
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let shown = SystemTime::UNIX_EPOCH + since.min(Duration::from_secs(LAST_SECOND));
     humantime::format_rfc3339_seconds(shown).to_string()

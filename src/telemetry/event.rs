@@ -27,6 +27,10 @@ pub const ORIGIN_FAILED: &str = "a55fefbb52361a60e46de981730c2648";
 pub const ORIGIN_RESTORED: &str = "6858f8431dee9a830ec70394fa090cfc";
 /// A credential is missing, or its origin refuses it.
 pub const CREDENTIAL_REFUSED: &str = "dcf4c919d89b47d094b48193c5669a68";
+/// No user gets a new mount: an administrator drains the host.
+pub const DRAIN_BEGUN: &str = "236d31a68be24de38aa0c4aaf6750610";
+/// Users get mounts again.
+pub const DRAIN_ENDED: &str = "315721c81aaf42029b7af8322c423219";
 /// A caller was denied what it asked for.
 pub const REFUSED: &str = "2942e3b336a0142c10446c0cf3d29514";
 /// A bound of the configuration said no.
@@ -61,6 +65,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("ORIGIN_FAILED", ORIGIN_FAILED),
     ("ORIGIN_RESTORED", ORIGIN_RESTORED),
     ("CREDENTIAL_REFUSED", CREDENTIAL_REFUSED),
+    ("DRAIN_BEGUN", DRAIN_BEGUN),
+    ("DRAIN_ENDED", DRAIN_ENDED),
     ("REFUSED", REFUSED),
     ("LIMIT_REACHED", LIMIT_REACHED),
     ("CACHE_DISCARDED", CACHE_DISCARDED),

@@ -12,7 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use scorpio::{
-    antares::{Create, Event, Gift, Options, Orphan, Scope, State, Workspace, WorkspaceError},
+    antares::{
+        Budget, Create, Draining, Event, Gift, Options, Orphan, Scope, State, Usage, Workspace,
+        WorkspaceError,
+    },
     auth::{Authorizer, accounts::Accounts, fixed::Fixed, vault::Secret},
     cache::CacheStats,
     config::{AuthConfig, AuthMode, Live, OriginConfig, OriginKind, Principal},
@@ -47,6 +50,7 @@ pub fn quick() -> RpcLimits {
         body_timeout: Duration::from_millis(300),
         write_timeout: Duration::from_millis(500),
         accept_pause: Duration::from_millis(20),
+        counting_time: Duration::from_millis(300),
         ..RpcLimits::default()
     }
 }
@@ -56,6 +60,9 @@ pub struct Made {
     pub changes: broadcast::Sender<Event>,
     /// What became of creations on the origin `slow`.
     pub slow: watch::Sender<&'static str>,
+    /// Workspaces whose counting takes until it is given up.
+    pub endless: Mutex<Vec<WorkspaceId>>,
+    pub draining: Mutex<Option<Draining>>,
 }
 
 /// Tells when a slow creation is undone.
@@ -178,6 +185,31 @@ impl Workspaces for Made {
         self.workspaces.lock().unwrap().values().filter(|found| in_scope(scope, found)).cloned().collect()
     }
 
+    fn measure(&self, scope: &Scope, id: &WorkspaceId, budget: &Budget) -> Result<Usage, WorkspaceError> {
+        self.get(scope, id)?;
+        let is_endless = self.endless.lock().unwrap().contains(id);
+        while is_endless && !budget.is_spent() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let partial = (is_endless || budget.is_spent()).then(|| "it takes too long".to_owned());
+        Ok(Usage { bytes: 4096, inodes: 2, partial })
+    }
+
+    fn draining(&self) -> Option<Draining> {
+        *self.draining.lock().unwrap()
+    }
+
+    async fn begin_drain(&self, by: u32) -> Result<Draining, WorkspaceError> {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let draining = Draining { since: Some(since), by: Some(by) };
+        Ok(*self.draining.lock().unwrap().get_or_insert(draining))
+    }
+
+    async fn end_drain(&self, _by: u32) -> Result<(), WorkspaceError> {
+        self.draining.lock().unwrap().take();
+        Ok(())
+    }
+
     fn watch(&self) -> broadcast::Receiver<Event> {
         self.changes.subscribe()
     }
@@ -272,6 +304,9 @@ impl Gauges for NoGauges {
     fn cache(&self) -> Result<CacheStats, String> {
         Ok(CacheStats { inline_blobs: 2, file_blobs: 3, ..CacheStats::default() })
     }
+    fn cache_limit_bytes(&self) -> u64 {
+        1 << 30
+    }
     fn tree(&self) -> Result<DicfuseStats, String> {
         Ok(DicfuseStats::default())
     }
@@ -295,6 +330,8 @@ impl Server {
             workspaces: Mutex::default(),
             changes: broadcast::channel(16).0,
             slow: watch::channel("never asked").0,
+            endless: Mutex::default(),
+            draining: Mutex::default(),
         });
         let origin =
             |allow| OriginConfig { allow, kind: OriginKind::Git { path: "/x".into(), read_as: None } };

@@ -14,12 +14,16 @@ run_checks() {
     check "a caller in another mount namespace is refused" other_namespaces_are_refused
     check "refusals do not fill the journal" journal_is_not_filled
     check "root gives a workspace of one user to another" give_away
+    check "what was written is counted as du counts it" usage_is_counted
+    check "a drained host takes no new mounts, over a restart and a stop" draining
+    check "a user's workspaces outlive the account, and go to somebody else" account_removed
     check "a private origin is read with a credential, and by nobody else" private_origins
     check "restarts, kills, the watchdog and packages under load: nobody notices" handover_under_load
     check "sessions are made and gone on with in the way this kernel can" kernel_decides
     check "nobody notices where the kernel does not ask again" handover_with_slots
     check "nobody notices where every user has a session" handover_with_owners
     check "what users may try harms nobody, as docs/ABUSE.md has it" abuse
+    check "many workspaces: a restart takes a moment, and nobody notices" many_workspaces
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
     check "a crash loop ends in a failed unit, nobody is stuck, one command repairs it" crash_loop

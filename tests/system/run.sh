@@ -6,6 +6,7 @@
 # restarts three times instead of twenty unless ROUNDS says otherwise. It installs what it needs besides.
 # With --ahead it tests nothing: it only builds what a run builds first, the machines' root directories in MACHINE_CACHE.
 #   ONLY=REGEX            while working on a check: those whose names match, after what they all stand on
+#   SCORPIO_LONG=1        checks that have a full size have it
 #   MACHINE_PREFIX=NAME   so that several may run beside each other
 #   MACHINE_CACHE=DIR     keep the machines' root directories there as they are before anything is installed
 set -euo pipefail

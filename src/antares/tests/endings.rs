@@ -228,6 +228,25 @@ async fn a_mount_that_cannot_be_made_again_is_failed_until_it_can() {
     assert_eq!(host.mounted(), [made.id]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_mount_made_while_mountinfo_is_read_is_not_taken_for_lost() {
+    let host = Host::new();
+    let antares = host.open().await;
+    let (sender, made) = tokio::sync::oneshot::channel();
+    let (runtime, making) = (tokio::runtime::Handle::current(), antares.clone());
+    let request = host.ephemeral("e");
+    *lock(&host.kernel.behind_survey) = Some(Box::new(move || {
+        let made = runtime.block_on(making.create(&alice(), request)).unwrap();
+        std::fs::write(made.upper.join("work"), "of somebody").unwrap();
+        sender.send(made).unwrap();
+    }));
+    let made = made.await.unwrap();
+    // Several rounds later.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!((antares.state(&made.id), host.mounted()), (State::Mounted, vec![made.id]));
+    assert_eq!(std::fs::read(made.upper.join("work")).unwrap(), b"of somebody");
+}
+
 #[tokio::test]
 async fn a_stop_unmounts_all_and_the_next_start_brings_the_durable_ones_back() {
     let host = Host::new();

@@ -77,6 +77,7 @@ fn run(verb: &Verb, hooks: Hooks) -> Reply {
         Verb::Mount(order) => overlay::mount(order, hooks),
         Verb::Unmount(order) => unmount::unmount(order),
         Verb::Abandon(order) => unmount::abandon(order),
+        Verb::Sweep { layers } => unmount::sweep(layers),
         Verb::Probe { session } => overlay::probe(session),
         Verb::Show { dir, owners } => upper::can_show(dir, *owners),
         Verb::Held { upper, layers } => upper::is_held(upper, layers),

@@ -36,6 +36,11 @@ pub(crate) enum Verb {
     Mount(Box<MountOrder>),
     Unmount(UnmountOrder),
     Abandon(AbandonOrder),
+    /// Ends those workspaces with these layers that nobody uses.
+    Sweep {
+        #[serde(with = "path_bytes")]
+        layers: PathBuf,
+    },
     /// Tries whether owners of the session mounted at this path can be mapped.
     Probe {
         #[serde(with = "path_bytes")]

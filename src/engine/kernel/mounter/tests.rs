@@ -467,6 +467,22 @@ fn a_busy_mount_names_who_holds_it_and_goes_lazily() {
 }
 
 #[test]
+fn a_sweep_ends_what_nobody_uses_and_stands_on_these_layers() {
+    let (idle, used) = (Bench::new(), Bench::new());
+    idle.mount();
+    let id = used.mount();
+    let open = fs::File::open(used.at("home/ws/file")).unwrap();
+    for bench in [&idle, &used] {
+        assert!(matches!(unmount::sweep(&bench.at("layers")), Ok(Reply::Done)));
+        idle.assert_clean();
+        assert_eq!(used.left().iter().map(|entry| entry.mount_id).collect::<Vec<_>>(), [id]);
+    }
+    drop(open);
+    used.unmount(id, false).unwrap();
+    used.assert_clean();
+}
+
+#[test]
 fn another_mount_with_the_same_id_or_source_is_left_alone() {
     let (bench, other) = (Bench::new(), Bench::new());
     let (id, other_id) = (bench.mount(), other.mount());

@@ -37,14 +37,25 @@ pub(super) fn unmount(order: &UnmountOrder) -> Result<Reply, Failure> {
     let Some(named) = entry_with(&order.workspace, |entry| entry.mount_id == order.mount_id)? else {
         return Ok(Reply::Done);
     };
-    end(&order.workspace, named.mount_id, how)?;
+    let device = named.device;
+    end(&order.workspace, named, how)?;
     for _ in 0..MAX_PEERS {
-        match entry_with(&order.workspace, |entry| entry.device == named.device)? {
-            Some(peer) => end(&order.workspace, peer.mount_id, how)?,
+        match entry_with(&order.workspace, |entry| entry.device == device)? {
+            Some(peer) => end(&order.workspace, peer, how)?,
             None => return Ok(Reply::Done),
         }
     }
     Err(still_there("ending all mounts of the workspace"))
+}
+
+/// Carries out an order to end all that nobody uses, with one look at mountinfo.
+pub(super) fn sweep(layers: &Path) -> Result<Reply, Failure> {
+    let table = mountinfo::read(mountinfo::Whose::Own).map_err(Failure::at("reading mountinfo"))?;
+    for entry in table.iter().filter(|entry| survey::own_workspace_of(entry, layers).is_some()) {
+        // What is in use, has moved, or lies under something else gets an order of its own, which says what is wrong.
+        let _ = try_end(entry, Unmount::IfUnused);
+    }
+    Ok(Reply::Done)
 }
 
 /// Carries out an order to remove what a mounter left that died on its way.
@@ -53,7 +64,7 @@ pub(super) fn abandon(order: &AbandonOrder) -> Result<Reply, Failure> {
     clear_layer(&order.layers, &layer::of_upper(&order.workspace))?;
     for _ in 0..MAX_PEERS {
         match entry_with(&order.workspace, |_| true)? {
-            Some(left) => end(&order.workspace, left.mount_id, Unmount::Lazily)?,
+            Some(left) => end(&order.workspace, left, Unmount::Lazily)?,
             None => return Ok(Reply::Done),
         }
     }
@@ -63,14 +74,21 @@ pub(super) fn abandon(order: &AbandonOrder) -> Result<Reply, Failure> {
 /// Removes `layers/<name>` and what is mounted on it.
 pub(super) fn clear_layer(layers: &Path, name: &str) -> Result<(), Failure> {
     let path = layers.join(name);
+    // Nearly always there is nothing, and a look at mountinfo takes the longer the more workspaces there are. Removing a
+    // directory asks nothing of what is mounted on it: that one is busy.
+    if remove_if_there(&path).is_ok() {
+        return Ok(());
+    }
     let table = mountinfo::read(mountinfo::Whose::Own).map_err(Failure::at("reading mountinfo"))?;
     for _ in table.iter().filter(|entry| entry.mount_point == path) {
         mount::unmount(&path, Unmount::Lazily)?;
     }
-    match std::fs::remove_dir(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::at("removing the directory of an earlier lower")(error))
-        }
+    remove_if_there(&path).map_err(Failure::at("removing the directory of an earlier lower"))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
@@ -82,10 +100,9 @@ fn entry_with(workspace: &str, wanted: impl Fn(&MountEntry) -> bool) -> Result<O
     Ok(table.into_iter().find(|entry| ours(entry) && wanted(entry)))
 }
 
-/// Ends one mount. One that vanishes meanwhile is ended.
-fn end(workspace: &str, mount_id: u64, how: Unmount) -> Result<(), Failure> {
+/// Ends the mount `entry`. One that vanishes meanwhile is ended.
+fn end(workspace: &str, mut entry: MountEntry, how: Unmount) -> Result<(), Failure> {
     for attempt in 0..ATTEMPTS {
-        let Some(entry) = entry_with(workspace, |entry| entry.mount_id == mount_id)? else { return Ok(()) };
         match try_end(&entry, how) {
             Ok(Tried::Ended) => return Ok(()),
             Ok(Tried::Moved) => {}
@@ -101,6 +118,10 @@ fn end(workspace: &str, mount_id: u64, how: Unmount) -> Result<(), Failure> {
                 return Err(Failure::Busy { path: entry.mount_point, holders });
             }
             Err(failure) => return Err(failure),
+        }
+        match entry_with(workspace, |now| now.mount_id == entry.mount_id)? {
+            Some(now) => entry = now,
+            None => return Ok(()),
         }
     }
     Err(still_there("following a mount whose path keeps changing"))
