@@ -57,8 +57,9 @@ pub const EXIT_CONFIG: u8 = 78;
 /// What the packages call the service.
 const UNIT: &str = "scorpio.service";
 
-/// How long stopping may take in all before the process ends anyway; below the unit's TimeoutStopSec.
-const STOP_PATIENCE: Duration = Duration::from_secs(25);
+/// How long stopping may take before the process ends anyway; with what the question why it ends may take, below the unit's
+/// TimeoutStopSec.
+const STOP_PATIENCE: Duration = Duration::from_secs(22);
 
 /// Threads that run calls and fetches. FUSE requests have threads of their own, and the work here is waiting.
 const RUNTIME_THREADS: usize = 4;

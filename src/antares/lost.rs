@@ -5,6 +5,7 @@
 //! goes on being written to the upper, and everything that is not cached is an error.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -12,14 +13,14 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 
 use super::{
-    Scope, State,
+    Scope, State, WorkspaceError,
     driver::Core,
     inner::Inner,
     life, recovery,
     state::{Input, Phase},
     table::Entry,
 };
-use crate::engine::LiveMount;
+use crate::types::WorkspaceId;
 
 /// How often mountinfo is compared with what should be there: what is gone is seen late rather than costly.
 const ROUND: Duration = Duration::from_secs(30);
@@ -52,17 +53,20 @@ pub(super) async fn watch_mounts(inner: Weak<Inner>) {
 async fn look(inner: &Arc<Inner>) {
     // In this order: a mount that comes up in between is not missed in the table of mounts.
     let mounted: Vec<_> = inner.table.all().into_iter().filter_map(mounted).collect();
-    let Ok(live) = inner.survey().await else { return };
+    let Ok(found) = find(inner).await else { return };
     let judged =
-        |(entry, mount_id): (Arc<Entry>, u64)| Some((judge(&live, &entry, mount_id)?, entry, mount_id));
+        |(entry, mount_id): (Arc<Entry>, u64)| Some((judge(&found, &entry, mount_id)?, entry, mount_id));
     let lost: Vec<(Lost, Arc<Entry>, u64)> = mounted.into_iter().filter_map(judged).collect();
-    let see_to = |(lost, entry, mount_id): (Lost, Arc<Entry>, u64)| async move {
-        match lost {
-            Lost::Unmounted => give_up(inner, &entry, mount_id).await,
-            Lost::Dead => mount_again(inner, &entry, mount_id).await,
-        }
-    };
+    let see_to = |(lost, entry, mount_id): (Lost, Arc<Entry>, u64)| see_to(inner, lost, entry, mount_id);
     stream::iter(lost).for_each_concurrent(AT_ONCE, see_to).await;
+}
+
+/// Mounts by workspace and id, and whether each is alive.
+type Found = HashMap<(WorkspaceId, u64), bool>;
+
+async fn find(inner: &Inner) -> Result<Found, WorkspaceError> {
+    let live = inner.survey().await?;
+    Ok(live.into_iter().map(|mount| ((mount.workspace, mount.mount_id), mount.alive)).collect())
 }
 
 fn mounted(entry: Arc<Entry>) -> Option<(Arc<Entry>, u64)> {
@@ -70,32 +74,35 @@ fn mounted(entry: Arc<Entry>) -> Option<(Arc<Entry>, u64)> {
     Some((entry, view.mount_id?))
 }
 
-fn judge(live: &[LiveMount], entry: &Arc<Entry>, mount_id: u64) -> Option<Lost> {
-    match live.iter().find(|mount| mount.mount_id == mount_id && mount.workspace == entry.id) {
-        Some(mount) if mount.alive => None,
-        Some(_) => Some(Lost::Dead),
+fn judge(found: &Found, entry: &Arc<Entry>, mount_id: u64) -> Option<Lost> {
+    match found.get(&(entry.id.clone(), mount_id)) {
+        Some(true) => None,
+        Some(false) => Some(Lost::Dead),
         None => Some(Lost::Unmounted),
     }
 }
 
-/// Whether the workspace still stands as it did when the mount was seen to be lost.
-fn stands(core: &Core, mount_id: u64) -> bool {
-    let same = core.record.stood.as_ref().is_some_and(|stood| stood.mount_id == mount_id);
-    core.record.phase == Phase::Mounted && same
-}
-
-/// Looks again with the workspace in hand: what follows ends mounts, and an ephemeral workspace with all that was written
-/// in it, so nobody may be mistaken.
-async fn give_up(inner: &Inner, entry: &Arc<Entry>, mount_id: u64) {
+/// Looks again with the workspace in hand: it may have been moved meanwhile. What follows ends mounts, and an ephemeral
+/// workspace with all that was written in it, so nobody may be mistaken.
+async fn see_to(inner: &Arc<Inner>, lost: Lost, entry: Arc<Entry>, mount_id: u64) {
     let Ok(mut held) = inner.hold(&Scope::Everybody, &entry.id).await else { return };
     let core = held.core();
-    if !stands(core, mount_id) {
+    let same = core.record.stood.as_ref().is_some_and(|stood| stood.mount_id == mount_id);
+    if core.record.phase != Phase::Mounted || !same {
         return;
     }
-    match inner.survey().await {
-        Ok(live) if live.iter().all(|mount| mount.workspace != entry.id || mount.mount_id != mount_id) => {}
+    match find(inner).await {
+        Ok(found) if judge(&found, &entry, mount_id) == Some(lost) => {}
         _ => return,
     }
+    match lost {
+        Lost::Unmounted => give_up(inner, &entry, core, mount_id).await,
+        Lost::Dead => mount_again(inner, &entry, core, mount_id).await,
+    }
+    life::bury_if_gone(inner, held);
+}
+
+async fn give_up(inner: &Inner, entry: &Arc<Entry>, core: &mut Core, mount_id: u64) {
     tracing::warn!(
         scorpio_workspace = %entry.id, scorpio_uid = entry.uid(),
         scorpio_mount = %core.record.mount_point.display(), mount_id, "its mount was lost: somebody else unmounted it"
@@ -105,15 +112,9 @@ async fn give_up(inner: &Inner, entry: &Arc<Entry>, mount_id: u64) {
     if let Err(error) = inner.perform(entry, core, Input::Vanished, &mut inner.patience()).await {
         tracing::warn!(scorpio_workspace = %entry.id, %error, "what is left of a lost mount stays");
     }
-    life::bury_if_gone(inner, held);
 }
 
-async fn mount_again(inner: &Arc<Inner>, entry: &Arc<Entry>, mount_id: u64) {
-    let Ok(mut held) = inner.hold(&Scope::Everybody, &entry.id).await else { return };
-    let core = held.core();
-    if !stands(core, mount_id) {
-        return;
-    }
+async fn mount_again(inner: &Arc<Inner>, entry: &Arc<Entry>, core: &mut Core, mount_id: u64) {
     tracing::warn!(
         scorpio_workspace = %entry.id, scorpio_uid = entry.uid(),
         scorpio_mount = %core.record.mount_point.display(), mount_id, "its mount is dead: the kernel has ended its session"

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use zbus::{Connection, OwnedObjectPath};
 
-/// PID 1 answers in a millisecond; were it stuck, stopping must not be.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// PID 1 answers in a millisecond, and on a host that is overloaded within seconds: to take a restart for a stop then would
+/// end everybody's work. Were it stuck, stopping must not be; with [`super::STOP_PATIENCE`] below the unit's TimeoutStopSec.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// What ends this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -104,7 +104,13 @@ mod tests {
     use crate::fusedev::SessionStats;
 
     fn session(name: &str, busy: Duration) -> SessionReport {
-        SessionReport { name: name.to_owned(), connection: 1, stats: SessionStats::default(), queued: 0, busy }
+        SessionReport {
+            name: name.to_owned(),
+            connection: 1,
+            stats: SessionStats::default(),
+            queued: 0,
+            busy,
+        }
     }
 
     #[test]
