@@ -68,7 +68,12 @@ many_stop_and_start() {
 }
 
 many_all_mounted() {
-    run scorpioctl --json list --all | jq -e --argjson all "$((count + 2))" 'length == $all and all(.[]; .state == "mounted")' >/dev/null
+    run scorpioctl --json list --all >"$work/many.list"
+    jq -e --argjson all "$((count + 2))" 'length == $all and all(.[]; .state == "mounted")' "$work/many.list" >/dev/null && return
+    # Who is not, and why.
+    jq -c 'length, (.[] | select(.state != "mounted") | { id, state, reason, mount_point })' "$work/many.list"
+    run journalctl -u scorpio -p warning -n 20 --no-pager
+    return 1
 }
 
 many_workspaces() {
