@@ -122,7 +122,7 @@ def elsewhere():
     return [
         ["`status`, `switch`, `commit` in a mount", "< 20 ms clean, < 50 ms with 100 changes; < 100 ms", "not built yet", "–"],
         ["what changed since a moment", "exact, < 10 ms after a million operations", "not built yet", "–"],
-        ["power cut", "every synced byte, at 1,000 cut points", "no test yet", "–"],
+        ["power cut", "every synced byte, at 1,000 cut points", "`tests/power_cut`: 38 cuts in the landing run, 400 in the long one", "tested"],
         ["origin gone or garbage", "clear EIO within the deadline; what is cached unaffected", "`tests/origin_gone.rs`", "tested"],
-        ["who may do what", "peer credentials, polkit, limits", "`tests/mount_users.rs`, `tests/auth_polkit.rs`", "tested"],
+        ["who may do what", "peer credentials, polkit, limits", "[ABUSE](ABUSE.md): 166 cases, each with its test", "tested"],
     ]

@@ -11,7 +11,7 @@ use crate::antares::state::Step;
 
 const ROOT: u32 = 0;
 
-fn is_refused<T>(result: Result<T, WorkspaceError>) -> bool {
+fn is_refused<T>(result: &Result<T, WorkspaceError>) -> bool {
     matches!(result, Err(WorkspaceError::Draining))
 }
 
@@ -28,9 +28,9 @@ async fn a_drained_host_refuses_what_users_ask_for_and_touches_nothing_that_stan
     assert!(begun.since.is_some_and(|since| since > UNIX_EPOCH));
     assert_eq!(antares.begin_drain(7).await.unwrap(), begun, "it has begun before");
     let before = host.tree();
-    assert!(is_refused(antares.create(&alice(), host.request("new")).await));
-    assert!(is_refused(antares.create(&Identity::root(), host.request("roots")).await));
-    assert!(is_refused(antares.mount(&ALL, &rests.id, None).await));
+    assert!(is_refused(&antares.create(&alice(), host.request("new")).await));
+    assert!(is_refused(&antares.create(&Identity::root(), host.request("roots")).await));
+    assert!(is_refused(&antares.mount(&ALL, &rests.id, None).await));
     assert_eq!((host.tree(), host.mounted()), (before, vec![stands.id.clone()]));
     assert_eq!(antares.state(&rests.id), State::Unmounted);
     // Whoever has one may end it.
@@ -54,7 +54,7 @@ async fn draining_outlives_daemon_and_boot_and_what_was_mounted_comes_back() {
     let antares = host.open().await;
     assert_eq!(antares.draining(), Some(begun));
     assert_eq!(antares.state(&made.id), State::Mounted);
-    assert!(is_refused(antares.create(&alice(), host.request("new")).await));
+    assert!(is_refused(&antares.create(&alice(), host.request("new")).await));
     antares.end_drain(ROOT).await.unwrap();
     antares.shutdown(Leave::Nothing).await;
     host.reboot();
@@ -78,7 +78,7 @@ async fn a_creation_under_way_is_taken_back_or_was_seen() {
     let antares = host.open_with(hook).await;
     let before = host.tree();
     known.set(antares.clone()).ok().unwrap();
-    assert!(is_refused(antares.create(&alice(), host.request("w")).await));
+    assert!(is_refused(&antares.create(&alice(), host.request("w")).await));
     assert_eq!((antares.list(&ALL), host.mounted()), (Vec::new(), Vec::new()));
     antares.end_drain(ROOT).await.unwrap();
     assert_eq!((host.tree(), host.served()), (before, 0));

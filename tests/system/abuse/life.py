@@ -18,7 +18,7 @@ proved = Proofs(GROUP).proved
 CHECKS = "system/checks"
 
 proved("restart and `kill -9` under a build, a database and cold reads", "root", "no failed call",
-       f"{CHECKS}/restarts.sh", "restarts_under_load")
+       f"{CHECKS}/handover_load.sh", "handover_under_load")
 proved("`kill -9` with open files, mappings, locks and requests in flight", "root", "no failed call",
        "handover.rs", "nobody_notices_twenty_kills_with_one_session_for_all")
 proved("`kill -9` while workspaces are made, unmounted and removed", "root", "what was acknowledged holds",
