@@ -13,10 +13,12 @@ pub mod serve;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use crate::{
     dicfuse::Root,
@@ -267,12 +269,14 @@ pub trait OverlayEngine: Send + Sync + 'static {
     /// The FUSE sessions being served.
     fn sessions(&self) -> Vec<SessionReport>;
 
-    /// Returns when the kernel has ended a session that was served, once for each time or for several: an administrator
-    /// aborted its connection. What stands on it is dead; what is mounted from then on gets another one. Dropping the
-    /// future loses nothing. One caller at a time.
-    async fn session_ended(&self) {
-        std::future::pending::<()>().await;
+    /// Tells whoever waits when the kernel has ended a session that was served, once for each time or for several: an
+    /// administrator aborted its connection. What stands on it is dead.
+    fn session_ended(&self) -> Arc<Notify> {
+        Arc::default()
     }
+
+    /// Takes away what is left of sessions that the kernel has ended: what is mounted from then on gets another one.
+    async fn sweep_sessions(&self) {}
 
     /// Stops serving; called once. With [`Leave::Nothing`] after all mounts are gone or detached: ends all sessions. With
     /// [`Leave::Everything`] sessions and mounts stand, unanswered, until a successor goes on with them.

@@ -70,7 +70,8 @@ if [ "$quick" = no ]; then
 fi
 
 say "library, socket and mount tests"
-cargo test --locked
+# All that fails, not the first of it.
+cargo test --locked --no-fail-fast
 
 if [ "$quick" = no ]; then
     say "package and machine tests"

@@ -37,15 +37,18 @@ enum Lost {
     Dead,
 }
 
-/// Notices lost mounts, for as long as the daemon runs.
+/// Notices lost mounts, for as long as the daemon runs. Holds on to nothing of it while it waits.
 pub(super) async fn watch_mounts(inner: Weak<Inner>) {
-    let Some(engine) = inner.upgrade().map(|inner| Arc::clone(&inner.engine)) else { return };
+    let Some(ended) = inner.upgrade().map(|inner| inner.engine.session_ended()) else { return };
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(ROUND) => {}
-            () = engine.session_ended() => {}
-        }
+        let has_ended = tokio::select! {
+            () = tokio::time::sleep(ROUND) => false,
+            () = ended.notified() => true,
+        };
         let Some(inner) = inner.upgrade() else { return };
+        if has_ended {
+            inner.engine.sweep_sessions().await;
+        }
         look(&inner).await;
     }
 }

@@ -45,7 +45,7 @@ impl Reload {
         let changed = self.config.changes(&wanted);
         let (live, kept): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| config::is_live(key));
         let waiting = self.origins(&wanted);
-        let (live, kept) = (without(live, &waiting), kept);
+        let live = without(live, &waiting);
         self.limits(&wanted);
         if live.iter().any(|key| key.starts_with("auth.")) {
             self.authorizer.put(auth::choose(&wanted.auth, &self.accounts).await);

@@ -47,6 +47,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use self::{
     foundations::Foundations,
@@ -217,8 +218,11 @@ impl OverlayEngine for KernelEngine {
         self.inner.sessions.reports()
     }
 
-    async fn session_ended(&self) {
-        self.inner.sessions.ended().await;
+    fn session_ended(&self) -> Arc<Notify> {
+        self.inner.sessions.ended()
+    }
+
+    async fn sweep_sessions(&self) {
         let inner = Arc::clone(&self.inner);
         if let Err(error) = self.runtime.spawn_blocking(move || inner.sessions.sweep()).await {
             tracing::warn!(%error, "what is left of an ended session stays");

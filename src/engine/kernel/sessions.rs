@@ -16,6 +16,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::sync::Notify;
+
 use super::{
     KernelError, Launches,
     heirs::Heir,
@@ -161,9 +163,9 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Returns when the kernel has ended a session.
-    pub(super) async fn ended(&self) {
-        self.common.ended.notified().await;
+    /// Notified when the kernel has ended a session.
+    pub(super) fn ended(&self) -> Arc<Notify> {
+        Arc::clone(&self.common.ended)
     }
 
     /// Takes away what is left of sessions that the kernel has ended, and has them forgotten.
