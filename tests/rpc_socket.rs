@@ -415,9 +415,9 @@ async fn a_creation_whose_caller_goes_away_is_undone() {
     assert!(matches!(given_up, Err(ClientError::TimedOut { .. })), "{given_up:?}");
     expect("undone").await;
     // And when the daemon stops: it does not wait for ever.
+    server.made.slow.send_replace("never asked");
     let socket = server.connect_as(ALICE);
     (&socket).write_all(&post(&request)).unwrap();
-    server.made.slow.send_replace("never asked");
     expect("begun").await;
     let made = std::sync::Arc::clone(&server.made);
     let begun = Instant::now();

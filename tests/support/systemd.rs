@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
+    os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -34,7 +35,8 @@ impl Systemd {
         let mut command = Command::new("dbus-daemon");
         command.arg("--nofork").arg(format!("--config-file={}", config.display())).stderr(Stdio::null());
         let bus = command.spawn().expect("dbus-daemon is installed");
-        while !socket.exists() {
+        // It is there a moment before anybody listens on it.
+        while UnixStream::connect(&socket).is_err() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         let runtime =
