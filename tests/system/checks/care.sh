@@ -11,7 +11,7 @@ usage_is_counted() {
     as_alice 'test "$(scorpioctl --json du | jq ".workspaces | length")" = 1; scorpioctl --json du | jq -e ".cache == null"'
     as bob bash -c "scorpioctl du $id; test \$? = 3; scorpioctl du --all; test \$? = 4"
     run scorpioctl --json du --all | jq -e '(.workspaces | length) == 2 and .cache.database_limit_bytes == 68719476736'
-    run scorpioctl du --all | grep -q "^$id .*/home/alice/w  *alice$"
+    run scorpioctl du --all | grep -c "^$id .*/home/alice/w  *alice$"
     as_alice 'cd ~/w && rm -r large again deep'
     echo "FIGURE $(cat "$work/usage" | cut -d ' ' -f 1,2) (bytes, inodes)"
 }
@@ -56,7 +56,7 @@ account_removed() {
     # journal says that nobody has it.
     script 'systemctl reset-failed scorpio; systemctl restart scorpio'
     run scorpioctl --json list --all | jq -e ".[] | select(.id == \"$id\") | .state == \"mounted\" and .uid == $uid and .user == null"
-    run scorpioctl list --all | grep -q "^$id .* $uid\$"
+    run scorpioctl list --all | grep -c "^$id .* $uid\$"
     run grep -q " /home/dora/w .* - overlay scorpio:$id " /proc/self/mountinfo
     script 'systemctl stop scorpio.socket scorpio.service; systemctl start scorpio.socket scorpio.service'
     run grep -q " /home/dora/w .* - overlay scorpio:$id " /proc/self/mountinfo

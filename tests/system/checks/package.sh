@@ -78,7 +78,7 @@ builds_offline() {
     (
         cd "$tree"
         CARGO_HOME=$work/source/cargo CARGO_TARGET_DIR=$tree/target unshare --net packaging/build-deb.sh --offline
-        dpkg-deb --contents target/debian/scorpio_*.deb | grep -q usr/libexec/scorpio/scorpiod
+        dpkg-deb --contents target/debian/scorpio_*.deb | grep -c usr/libexec/scorpio/scorpiod
     )
     echo "FIGURE $(du -h "$(cat "$work/packed")" | cut -f 1) of sources"
     rm -rf "$work/source"
