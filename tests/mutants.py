@@ -111,7 +111,7 @@ def judge(place, mutant):
         built = run(["cargo", "test", "--locked", "--quiet", *binary.split(), "--no-run"], cwd=place)
         if built.returncode != 0:
             return "it does not compile:\n" + built.stdout[-2000:]
-        ran = run(["timeout", "300", "cargo", "test", "--locked", "--quiet", *binary.split(), "--", test], cwd=place)
+        ran = run(["timeout", "120", "cargo", "test", "--locked", "--quiet", *binary.split(), "--", test], cwd=place)
         if "running 0 tests" in ran.stdout:
             return f"there is no test {test}"
         return None if ran.returncode != 0 else f"it lives: {test} passes"
