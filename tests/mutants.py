@@ -28,8 +28,6 @@ MUTANTS = [
      "--test store_origins", "the_first_tree_behind_a_boundary_stays_the_one"),
     ("single-flight", "src/store/flights.rs", "                vacant.insert(waiting.clone());\n", "                drop(vacant);\n",
      "--test store_fetch", "twenty_callers_at_once_are_one_fetch"),
-    ("look-again-after-joining", "src/store.rs", "                if self.cache.recheck(&source.name, oid).await.map_err(|why| not_stored(oid, &why))? {\n", "                if oid == Oid::EMPTY_TREE {\n",
-     "--test store_fetch", "no_second_fetch_slips_in_while_the_first_one_lands"),
     ("failures-are-forgotten", "src/store/flights.rs",
      "        self.flights.board().remove(&self.cargo);\n        self.outcome.send_replace(Some(Outcome::Landed(result)));",
      "        self.outcome.send_replace(Some(Outcome::Landed(result)));",
