@@ -28,7 +28,7 @@ mod walk;
 
 pub use pin::{Pin, Pinned, Pinning};
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -45,6 +45,9 @@ use crate::{
     origin::{FetchError, Origin, Want},
     types::{Oid, OriginName},
 };
+
+/// With less time left, an origin that did not answer somebody else in time is not asked once more.
+const WORTH_ASKING: Duration = Duration::from_secs(1);
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
@@ -117,8 +120,7 @@ impl ObjectStore {
         ObjectStore { shared: Arc::new(shared), until: None }
     }
 
-    /// The same store for somebody who waits until then and no longer: origins are not asked beyond it. Who joins such a
-    /// flight lands with it.
+    /// The same store for somebody who waits until then and no longer: origins are not asked beyond it.
     #[must_use]
     pub fn until(&self, at: Instant) -> ObjectStore {
         ObjectStore { shared: Arc::clone(&self.shared), until: Some(at) }
@@ -209,15 +211,40 @@ impl ObjectStore {
         if self.shared.is_here(origin, what, want.oid)? {
             return Ok(());
         }
-        let (waiting, ticket) = self.shared.join(&source, what, want.oid);
-        if let Some(ticket) = ticket {
-            let (shared, source, until) = (self.shared.clone(), source.clone(), self.until);
+        let take_off = |ticket: Ticket| {
+            let (shared, source, until, want) =
+                (self.shared.clone(), source.clone(), self.until, want.clone());
             tokio::spawn(async move {
                 let result = shared.bring(&source, what, &want, until).await;
                 ticket.land(result);
             });
+        };
+        self.fly(&source, what, want.oid, take_off).await
+    }
+
+    /// Waits for the flight of an object, which `take_off` begins if nobody has. Where somebody has who had less time left,
+    /// and it ran out, that is no answer: one is asked for again.
+    async fn fly(
+        &self,
+        source: &Source,
+        what: What,
+        oid: Oid,
+        take_off: impl Fn(Ticket),
+    ) -> Result<(), FetchError> {
+        loop {
+            let (waiting, ticket) = self.shared.join(source, what, oid);
+            let is_own = ticket.is_some();
+            ticket.into_iter().for_each(&take_off);
+            match landed(source, waiting).await {
+                Err(FetchError::TimedOut { .. }) if !is_own && self.may_ask_again() => {}
+                result => return result,
+            }
         }
-        landed(&source, waiting).await
+    }
+
+    fn may_ask_again(&self) -> bool {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        self.until.is_some_and(|until| left(until) >= WORTH_ASKING)
     }
 
     /// Counters per origin.

@@ -162,6 +162,45 @@ async fn no_second_fetch_slips_in_while_the_first_one_lands() {
     assert_eq!(world.origin.asked().len(), blobs.len());
 }
 
+/// A flight has begun, and before its first look what it is to bring has come in another way.
+#[tokio::test]
+async fn what_came_before_a_flight_looked_is_not_fetched() {
+    let (oid, body) = blob(1, 100);
+    let world = world([body]);
+    world.origin.sends_content.store(true, Ordering::SeqCst);
+    let mut waiting = Box::pin({
+        let store = world.store.clone();
+        async move { store.fetch_blob(&origin(), want(oid)).await }
+    });
+    assert!(waiting.as_mut().now_or_never().is_none(), "its flight is a task, which has not run yet");
+    let other = std::thread::spawn({
+        let store = world.store.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        move || runtime.block_on(store.fetch_sizes(&origin(), vec![want(oid)], 0))
+    });
+    // Blocks this runtime, on purpose.
+    other.join().unwrap().unwrap();
+    waiting.await.unwrap();
+    assert_eq!(world.origin.asked().len(), 1, "it came with its size");
+}
+
+#[tokio::test]
+async fn somebody_elses_lack_of_time_is_no_answer_for_who_has_more() {
+    let (oid, body) = blob(1, 10);
+    let world = world([body]);
+    let gate = world.origin.close();
+    let in_time = |time: Duration| world.store.until(tokio::time::Instant::now() + time);
+    let (hasty, patient) = (in_time(Duration::from_millis(200)), in_time(Duration::from_secs(60)));
+    let hasty = tokio::spawn(async move { hasty.fetch_blob(&origin(), want(oid)).await });
+    world.origin.arrived.notified().await;
+    let mut waiting = Box::pin(async { patient.fetch_blob(&origin(), want(oid)).await });
+    assert!(waiting.as_mut().now_or_never().is_none(), "it has joined the flight");
+    assert!(matches!(hasty.await.unwrap(), Err(FetchError::TimedOut { .. })));
+    gate.add_permits(1);
+    waiting.await.unwrap();
+    assert_eq!(world.origin.asked().len(), 2);
+}
+
 #[tokio::test]
 async fn a_first_caller_who_leaves_does_not_stop_the_flight() {
     let (oid, body) = blob(1, 10);

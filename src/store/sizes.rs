@@ -103,11 +103,10 @@ impl ObjectStore {
             Err(_) | Ok(Err(FetchError::TimedOut { .. })) => {}
             Ok(result) => return result,
         }
-        let (waiting, ticket) = self.shared.join(source, What::SizeAlone, want.oid);
-        if let Some(ticket) = ticket {
-            self.bring_sizes(source, vec![(want, ticket)], Pace::Awaited(self.until));
-        }
-        landed(source, waiting).await
+        let take_off = |ticket: Ticket| {
+            self.bring_sizes(source, vec![(want.clone(), ticket)], Pace::Awaited(self.until));
+        };
+        self.fly(source, What::SizeAlone, want.oid, take_off).await
     }
 
     fn bring_sizes(&self, source: &Arc<Source>, batch: Vec<SizeFlight>, pace: Pace) {

@@ -71,25 +71,19 @@ fn tell(unsaid: &Unsaid) {
         Whose::Origin(origin) => (None, Some(&**origin)),
         Whose::Nobody => (None, None),
     };
-    if *level <= Level::WARN {
-        tracing::warn!(
-            message_id = event::HELD_BACK,
-            scorpio_uid = uid,
-            scorpio_origin = origin,
-            unsaid = count,
-            like = name,
-            "{count} more like this were not written: {message}"
-        );
-    } else {
-        tracing::info!(
-            message_id = event::HELD_BACK,
-            scorpio_uid = uid,
-            scorpio_origin = origin,
-            unsaid = count,
-            like = name,
-            "{count} more like this were not written: {message}"
-        );
+    macro_rules! held_back {
+        ($level:ident) => {
+            tracing::$level!(
+                message_id = event::HELD_BACK,
+                scorpio_uid = uid,
+                scorpio_origin = origin,
+                unsaid = count,
+                like = name,
+                "{count} more like this were not written: {message}"
+            )
+        };
     }
+    if *level <= Level::WARN { held_back!(warn) } else { held_back!(info) }
 }
 
 impl<S> Layer<S> for Quota
