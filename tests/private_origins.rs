@@ -310,12 +310,35 @@ fn who_is_given_a_workspace_reads_its_origin_with_a_login_of_their_own() {
 #[test]
 fn a_token_is_read_from_a_terminal_without_being_shown() {
     let (_server, host) = host("auto", "read_with = \"user\"");
-    // `script` gives it a terminal; the token is typed when the prompt is there.
+    let seen = typed_at_the_prompt(&host, b"alice-1\n");
+    assert!(seen.contains("mega takes the token") && !seen.contains("alice-1"), "{seen}");
+    assert!(has_words(&seen, &["code=0", "echo"]), "{seen}");
+    assert_eq!(logged_in(&host, ALICE), json!(true));
+}
+
+#[test]
+fn whoever_interrupts_a_login_has_the_terminal_as_it_was() {
+    let (_server, host) = host("auto", "read_with = \"user\"");
+    let seen = typed_at_the_prompt(&host, b"alice-1\x03");
+    assert!(seen.contains("no token was sent") && !seen.contains("alice-1"), "{seen}");
+    assert!(has_words(&seen, &["code=130", "isig", "icanon", "echo"]), "{seen}");
+    assert_eq!(logged_in(&host, ALICE), json!(false));
+}
+
+/// A mode that is off is another word: `-echo`.
+fn has_words(text: &str, words: &[&str]) -> bool {
+    words.iter().all(|word| text.split_whitespace().any(|found| found == *word))
+}
+
+/// What a terminal shows of Alice's login, its exit code and the terminal's modes afterwards included, when `keys` are
+/// typed as soon as she is asked.
+fn typed_at_the_prompt(host: &Host, keys: &[u8]) -> String {
     let login = format!(
-        "{} --socket {} login mega",
+        "{} --socket {} login mega; echo code=$?; stty -a",
         env!("CARGO_BIN_EXE_scorpioctl"),
         host.path("scorpio.sock").display()
     );
+    // `script` gives it a terminal.
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &login, "/dev/null"]);
     script.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -327,9 +350,10 @@ fn a_token_is_read_from_a_terminal_without_being_shown() {
         assert_eq!(std::io::Read::read(&mut out, &mut byte).unwrap(), 1, "{seen}");
         seen.push(char::from(byte[0]));
     }
-    child.stdin.take().unwrap().write_all(b"alice-1\n").unwrap();
+    let mut hand = child.stdin.take().unwrap();
+    hand.write_all(keys).unwrap();
     std::io::Read::read_to_string(&mut out, &mut seen).unwrap();
+    drop(hand);
     assert!(child.wait().unwrap().success(), "{seen}");
-    assert!(seen.contains("mega takes the token") && !seen.contains("alice-1"), "{seen}");
-    assert_eq!(logged_in(&host, ALICE), json!(true));
+    seen
 }

@@ -1,8 +1,13 @@
 //! `scorpioctl login` and `logout`: what an origin is read with on the caller's behalf.
 
-use std::io::{self, IsTerminal, Read};
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Read},
+};
 
 use clap::Args;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Session, exit::Exit, failure::Failure};
 use crate::api::{
@@ -85,12 +90,50 @@ impl Logout {
 
 /// From the terminal without showing it, else all of standard input.
 fn read_token(origin: &str) -> Result<String, Failure> {
-    let failed =
-        |error: io::Error| Failure::new(Exit::Failed, "the token was not read").because(error.to_string());
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::Interrupted => Failure::new(Exit::Interrupted, "interrupted; no token was sent"),
+        _ => Failure::new(Exit::Failed, "the token was not read").because(error.to_string()),
+    };
     if io::stdin().is_terminal() {
-        return rpassword::prompt_password(format!("Token for {origin}: ")).map_err(failed);
+        return ask(origin).map_err(failed);
     }
     let mut token = String::new();
     io::stdin().lock().take(MAX_INPUT).read_to_string(&mut token).map_err(failed)?;
     Ok(token)
+}
+
+fn ask(origin: &str) -> io::Result<String> {
+    // Ctrl-C is an error then, and not an end that leaves the terminal as it is.
+    let _caught = signal(SignalKind::interrupt())?;
+    let _hidden = Hidden::new()?;
+    rpassword::prompt_password(format!("Token for {origin}: "))
+}
+
+/// The terminal as it shows nothing of what is typed, until this is dropped.
+///
+/// `rpassword` hides what is typed only after it has asked, so that a fast hand or a paste could still be seen.
+struct Hidden {
+    terminal: File,
+    before: Termios,
+}
+
+impl Hidden {
+    fn new() -> io::Result<Self> {
+        // What `rpassword` reads, too: standard input may be another terminal.
+        let terminal = File::open("/dev/tty")?;
+        let before = tcgetattr(&terminal)?;
+        let mut modes = before.clone();
+        modes.local_modes -= LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG;
+        // What was typed before it was asked for has been shown, and is forgotten.
+        tcsetattr(&terminal, OptionalActions::Flush, &modes)?;
+        Ok(Hidden { terminal, before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Err(error) = tcsetattr(&self.terminal, OptionalActions::Now, &self.before) {
+            eprintln!("The terminal may not show what you type ({error}); `stty sane` mends that.");
+        }
+    }
 }
