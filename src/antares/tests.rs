@@ -14,6 +14,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -21,10 +22,14 @@ use async_trait::async_trait;
 use super::{driver::Moment, table::lock, *};
 use crate::{
     dicfuse::Root,
-    engine::{LiveMount, MountSpec, Mounted, PointFault, SessionReport, Upper},
+    engine::{
+        LiveMount, MountError, MountSpec, Mounted, PointFault, PointIdentity, SessionReport, UnmountError,
+        Upper,
+    },
+    origin::{ResolveError, Snapshot},
     store::Pin,
     sys::idmap::Owners,
-    types::{Oid, RootId},
+    types::{Oid, OriginName, RepoPath, RootId},
 };
 
 const ALICE: u32 = 1000;
