@@ -8,6 +8,7 @@
 //! - `slot`: what may stand at a key
 //! - `value`: what was written, before a key says what it must be
 //! - `apply`: assignments → configuration
+//! - `kept`: the configuration in force, for a successor whose own will not do
 //! - `show`: configuration → text; `manual`: the keys → a manual page
 //! - `changes`: what differs, and what of it a running daemon takes up; `live`: where it puts that
 //! - `error`: the one error
@@ -18,6 +19,7 @@ mod defaults;
 mod document;
 mod environment;
 mod error;
+mod kept;
 mod keys;
 mod live;
 mod manual;
@@ -33,6 +35,7 @@ use crate::types::{OriginName, RepoPath};
 pub use changes::is_live;
 pub use environment::{descriptor_store_room, has_service_manager, journal_stream, no_color};
 pub use error::ConfigError;
+pub use kept::Kept;
 pub use live::Live;
 pub use manual::manual;
 pub use show::reference;

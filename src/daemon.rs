@@ -16,10 +16,11 @@
 //! - [`job`]: asking it whether this is a stop or a restart
 //! - [`keeper`]: having it keep the FUSE sessions for a successor
 //! - [`tally`]: when such sessions are let go after all
-//! - [`reload`]: the configuration, read again; [`levels`]: how much is logged for a while
+//! - [`configuration`]: which one is in force; [`reload`]: what becomes of another; [`levels`]: how much is logged for a while
 //! - [`owners`]: telling of workspaces whose owners have no account any more
 
 pub mod args;
+pub mod configuration;
 pub mod credentials;
 pub mod exporter;
 pub mod job;
@@ -40,12 +41,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
     args::{Args, Command, ConfigCommand},
+    configuration::Configuration,
     job::Ending,
     levels::Levels,
 };
 use crate::{
     cache,
-    config::{self, Config},
+    config::{self, Config, Kept},
     engine::{Leave, kernel::mounter},
     sys::{boot, heap, mountinfo},
     telemetry::{self, event},
@@ -163,7 +165,7 @@ fn write_man_pages(dir: &Path) -> Result<(), DaemonError> {
 
 /// Serves until told to stop.
 fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
-    let config = Config::load_from_system(config_file)?;
+    let (config, configuration) = Configuration::at_start(config_file.map(Path::to_owned), Kept::here())?;
     let telemetry = telemetry::init(&config.daemon.log_level, config::journal_stream().as_deref())?;
     refuse_private_namespace()?;
     privileges::cut()?;
@@ -182,7 +184,7 @@ fn run(config_file: Option<&Path>) -> Result<(), DaemonError> {
     let switched = telemetry.clone();
     let switch = move |level: &str| switched.set_level(level).map_err(|error| error.to_string());
     let levels = Levels::new(&config.daemon.log_level, Box::new(switch));
-    let result = runtime.block_on(serve(config, config_file, levels));
+    let result = runtime.block_on(serve(config, configuration, levels));
     telemetry.tell_held_back();
     // Nothing that hangs (an origin, a name service) keeps the process from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -201,44 +203,45 @@ fn refuse_private_namespace() -> Result<(), DaemonError> {
     }
 }
 
-async fn serve(config: Config, config_file: Option<&Path>, levels: Arc<Levels>) -> Result<(), DaemonError> {
+async fn serve(
+    config: Config,
+    mut configuration: Configuration,
+    levels: Arc<Levels>,
+) -> Result<(), DaemonError> {
     let boot_id = boot::boot_id()
         .map_err(|source| DaemonError::Host { action: "read the boot id".to_owned(), source })?;
     // Signals are caught from here on, so that one during a long recovery is not lost.
     let mut stop = std::pin::pin!(stop_signal()?);
     let mut hangup = catch(SignalKind::hangup())?;
-    let mut daemon = wiring::Daemon::start(config, boot_id, levels).await?;
-    let status = daemon.status();
+    let mut daemon = wiring::Daemon::start(config, configuration.is_wrong(), boot_id, levels).await?;
+    configuration.came_up(daemon.config());
+    let status = configuration.status(daemon.status());
     tracing::info!(message_id = event::READY, version = env!("CARGO_PKG_VERSION"), %status, "ready");
     notify::ready(&status);
     let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket(), daemon.engine()));
     loop {
         tokio::select! {
             () = &mut stop => break,
-            _ = hangup.recv() => reload(&mut daemon, config_file).await,
+            _ = hangup.recv() => {
+                notify::reloading();
+                if let Some(wanted) = configuration.reload() {
+                    daemon.reload(wanted).await;
+                }
+                notify::ready(&configuration.status(daemon.status()));
+            }
         }
     }
     watchdog.abort();
     let leave = what_to_leave().await;
     tracing::info!(message_id = event::STOPPING, ?leave, "stopping");
     notify::stopping();
+    if leave == Leave::Nothing {
+        configuration.forget();
+    }
     if tokio::time::timeout(STOP_PATIENCE, daemon.stop(leave)).await.is_err() {
         tracing::warn!("stopping took too long; what is still mounted is cleaned up at the next start");
     }
     Ok(())
-}
-
-/// Whatever is wrong with the configuration, the daemon goes on with the one it has.
-async fn reload(daemon: &mut wiring::Daemon, config_file: Option<&Path>) {
-    notify::reloading();
-    match Config::load_from_system(config_file) {
-        Ok(wanted) => daemon.reload(wanted).await,
-        Err(error) => tracing::error!(
-            message_id = event::RELOAD_REFUSED,
-            "the configuration is not reloaded, and what was in force stays so: {error}"
-        ),
-    }
-    notify::ready(&daemon.status());
 }
 
 /// Only a service manager restarts us, and only it keeps the sessions meanwhile.

@@ -56,6 +56,8 @@ pub struct Services {
     pub credentials: Arc<dyn Credentials>,
     /// Origins and who may mount them.
     pub origins: Live<Origins>,
+    /// Whether what is configured is wrong, and something else in force.
+    pub configuration_is_wrong: Live<bool>,
     /// Who may do what.
     pub authorizer: Live<dyn Authorizer>,
     /// How much the journal is told.

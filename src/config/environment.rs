@@ -19,7 +19,7 @@ const FROM_SYSTEMD: [(&str, &str); 3] = [
 ];
 
 /// What systemd sets where the unit has `LoadCredential=` and the like.
-const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+pub(super) const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// The variables that concern us, by strength.
 #[derive(Debug, Default)]
@@ -30,6 +30,13 @@ pub(super) struct Variables {
     pub(super) overrides: Vec<Assignment>,
     /// Where the credentials are that systemd hands to the service.
     pub(super) credentials: Option<PathBuf>,
+}
+
+/// `$RUNTIME_DIRECTORY`: the first of the directories that systemd keeps for us until the next boot.
+pub(super) fn runtime_directory() -> Option<PathBuf> {
+    let value = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let first = value.to_str()?.split(':').next().map(PathBuf::from);
+    first.filter(|path| path.is_absolute())
 }
 
 /// `$JOURNAL_STREAM`: device and inode of the journal's end of our standard error, where systemd connected the two.

@@ -97,7 +97,7 @@ fn is_drop_in(path: &Path) -> bool {
     !hidden && path.extension() == Some(OsStr::new("toml"))
 }
 
-fn read_file(path: &Path) -> Result<SourceFile, ConfigError> {
+pub(super) fn read_file(path: &Path) -> Result<SourceFile, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let file = fs::File::open(path).map_err(unreadable)?;
     let mut text = String::new();

@@ -60,7 +60,13 @@ pub struct Daemon {
 impl Daemon {
     /// Builds everything from the bottom up; returns when all workspaces are as far up as they will come and the socket
     /// is served.
-    pub async fn start(config: Config, boot_id: String, levels: Arc<Levels>) -> Result<Daemon, DaemonError> {
+    /// What is asked of its health is told whether the configuration is wrong.
+    pub async fn start(
+        config: Config,
+        configuration_is_wrong: Live<bool>,
+        boot_id: String,
+        levels: Arc<Levels>,
+    ) -> Result<Daemon, DaemonError> {
         let passed = fdstore::receive()
             .map_err(|source| DaemonError::Host { action: "take descriptors over".to_owned(), source })?;
         let tally = Tally::of(&config.daemon.runtime_dir);
@@ -94,7 +100,7 @@ impl Daemon {
             levels,
             config,
         };
-        let services = services(&reload, engine.clone(), dicfuse);
+        let services = services(&reload, configuration_is_wrong, engine.clone(), dicfuse);
         let owners = tokio::spawn(owners::tell_without_account(antares.clone(), services.accounts.clone()));
         let config = &reload.config;
         let (stop_rpc, mut stopped) = watch::channel(false);
@@ -117,6 +123,11 @@ impl Daemon {
         let workspaces = self.antares.list(&Scope::Everybody);
         let mounted = workspaces.iter().filter(|workspace| workspace.state == State::Mounted).count();
         format!("{mounted} of {} workspaces mounted", workspaces.len())
+    }
+
+    /// What is in force.
+    pub fn config(&self) -> &Config {
+        &self.reload.config
     }
 
     /// Where the control socket is.
@@ -357,7 +368,12 @@ fn listener(config: &Config, passed: Vec<(String, OwnedFd)>) -> Result<UnixListe
     }
 }
 
-fn services(reload: &Reload, engine: Arc<dyn OverlayEngine>, dicfuse: Dicfuse) -> Services {
+fn services(
+    reload: &Reload,
+    configuration_is_wrong: Live<bool>,
+    engine: Arc<dyn OverlayEngine>,
+    dicfuse: Dicfuse,
+) -> Services {
     let Reload { config, antares, store, origins, .. } = reload;
     // What the engine found to work, not what was asked for: `auto` may have fallen back.
     let is_shared = engine.sessions().iter().any(|session| session.name == "shared");
@@ -378,6 +394,7 @@ fn services(reload: &Reload, engine: Arc<dyn OverlayEngine>, dicfuse: Dicfuse) -
         }),
         exporter: Some(Arc::new(exporter)),
         origins: origins.clone(),
+        configuration_is_wrong,
         authorizer: reload.authorizer.clone(),
         log_levels: Arc::new(Reached(Arc::clone(&reload.levels))),
         accounts: reload.accounts.clone(),

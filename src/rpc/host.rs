@@ -18,6 +18,10 @@ use crate::{
     types::OriginName,
 };
 
+/// Not what is wrong with it: everybody may ask for the daemon's health.
+const WRONG_CONFIGURATION: &str = "the configuration is wrong, and the one before it is in force; \
+     `sudo scorpiod config validate` says what is wrong, `sudo systemctl reload scorpio` takes the mended one up";
+
 pub(super) async fn origins(host: Arc<Host>, call: Call, _: Nothing) -> Result<Vec<OriginView>, Failure> {
     let mut shown = Vec::new();
     for (name, config) in &*host.services.origins.now() {
@@ -73,6 +77,9 @@ pub(super) async fn health(host: Arc<Host>, _call: Call, _: Nothing) -> Result<H
         *workspaces.entry(views::state_name(&workspace.state).to_owned()).or_insert(0) += 1;
     }
     problems.extend(not_mounted(&workspaces));
+    if *host.services.configuration_is_wrong.now() {
+        problems.push(WRONG_CONFIGURATION.to_owned());
+    }
     let draining = host.services.workspaces.draining();
     Ok(Health {
         version: env!("CARGO_PKG_VERSION").to_owned(),

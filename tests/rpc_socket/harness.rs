@@ -353,6 +353,7 @@ impl Server {
                 ("closed".parse().unwrap(), origin(vec![])),
             ])),
             authorizer: Live::from(Arc::new(Fixed::new(&auth, accounts.clone())) as Arc<dyn Authorizer>),
+            configuration_is_wrong: Live::new(false),
             log_levels: Arc::new(NoLevels),
             accounts,
         };

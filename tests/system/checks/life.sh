@@ -28,15 +28,36 @@ reboot() {
 }
 
 wrong_configuration() {
+    # While workspaces are mounted, somebody has to serve them.
     script 'echo "[limits]
 workspaces_per_user = \"many\"" >/etc/scorpio/scorpio.toml.d/wrong.toml
-        systemctl restart scorpio || true
+        before=$(systemctl show -P MainPID scorpio)
+        systemctl restart scorpio
+        test "$(systemctl show -P MainPID scorpio)" != "$before"
+        systemctl show -P StatusText scorpio | grep "the configuration is wrong"
+        scorpioctl doctor | grep "the configuration is wrong"
+        journalctl -u scorpio -n 20 --no-pager >/tmp/journal
+        grep "in force before the restart stays so: .*wrong.toml:2: limits.workspaces_per_user" /tmp/journal
+        ! systemctl reload scorpio'
+    all_mounted
+    no_stale_mount
+    as_alice 'echo on >~/w/on && cat ~/w/lib/Makefile >/dev/null'
+    script 'rm /etc/scorpio/scorpio.toml.d/wrong.toml
+        systemctl reload scorpio
+        test "$(systemctl show -P StatusText scorpio)" = "2 of 2 workspaces mounted"
+        scorpioctl health'
+    # After a stop there is nothing to go on with.
+    script 'echo "[limits]
+workspaces_per_user = \"many\"" >/etc/scorpio/scorpio.toml.d/wrong.toml
+        systemctl stop scorpio.socket scorpio.service
+        systemctl start scorpio.socket scorpio.service || true
         sleep 1
         test "$(systemctl show -P ExecMainStatus scorpio)" = 78
         test "$(systemctl show -P NRestarts scorpio)" = 0
-        journalctl -u scorpio -n 20 --no-pager | grep -q "wrong.toml:2: limits.workspaces_per_user"
+        journalctl -u scorpio -n 20 --no-pager >/tmp/journal
+        grep "wrong.toml:2: limits.workspaces_per_user" /tmp/journal
         rm /etc/scorpio/scorpio.toml.d/wrong.toml
-        systemctl reset-failed scorpio; systemctl start scorpio'
+        systemctl reset-failed scorpio.socket scorpio.service; systemctl start scorpio.socket scorpio.service'
     wait_for_service
 }
 
