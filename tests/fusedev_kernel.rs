@@ -186,11 +186,14 @@ fn a_missing_name_is_remembered_except_in_the_root() {
     assert_eq!(miss("missing"), 1);
 }
 
+/// A shell has what it starts in the background ignore SIGINT, these tests maybe among it.
+const HEARS_INT: &str = "--default-signal=INT";
+
 #[test]
 fn an_interrupted_lookup_ends_its_process_at_once() {
     for signal in [Signal::KILL, Signal::INT] {
         let mounted = Mounted::new(LIMITS, PLAIN, false);
-        let process = spawn("cat", &[&mounted.path("wait-1")], 0);
+        let process = spawn("env", &[HEARS_INT, "cat", &mounted.path("wait-1")], 0);
         mounted.until("the lookup waits", |stats| stats.parked == 1);
         process.signal(signal);
         assert_eq!(process.end().status.signal(), Some(signal.as_raw()));
@@ -204,7 +207,7 @@ fn an_interrupted_read_ends_its_process_at_once() {
     for signal in [Signal::KILL, Signal::INT] {
         let mounted = Mounted::new(LIMITS, PLAIN, false);
         let from = format!("if={}", mounted.path("slow"));
-        let process = spawn("dd", &[&from, "iflag=direct", "bs=4096", "count=1"], 0);
+        let process = spawn("env", &[HEARS_INT, "dd", &from, "iflag=direct", "bs=4096", "count=1"], 0);
         mounted.until("the read waits", |stats| stats.parked == 1);
         process.signal(signal);
         // dd handles SIGINT and ends with a status of its own; what counts is that it ends.

@@ -104,6 +104,45 @@ fn a_full_state_directory_refuses_new_workspaces_and_keeps_the_others() {
 }
 
 #[test]
+fn upper_inodes_that_run_out_are_enospc_and_lose_nothing() {
+    // Room for bytes there is; a workspace takes some ten inodes, the file system itself eleven.
+    let make = "truncate -s 64M image && mkfs.ext4 -q -N 128 image && mount -o loop image uppers";
+    let mut host = host_with_small("uppers", make);
+    host.set("SCORPIO_DAEMON__UPPER_ROOT", host.path("uppers").to_str().unwrap());
+    host.start();
+    let (alices, id) = host.mount(ALICE, "alices", &[]);
+    let (bobs, _) = host.mount(BOB, "bobs", &[]);
+    host.sh_as(BOB, &format!("cd '{}'; echo early > early; echo more >> dir/f1", bobs.display()));
+    let fill = host.try_sh_as(
+        ALICE,
+        &format!(
+            "cd '{}'; echo first > first; for n in $(seq 200); do : > n$n || exit 1; done",
+            alices.display()
+        ),
+    );
+    assert!(String::from_utf8_lossy(&fill.stderr).contains("No space left"), "{fill:?}");
+    // A copy-up takes an inode: without one the file stays as it was. What has one is written on.
+    let copy_up = host.try_sh_as(ALICE, &format!("cd '{}'; echo x >> large1", alices.display()));
+    assert!(String::from_utf8_lossy(&copy_up.stderr).contains("No space left"), "{copy_up:?}");
+    host.sh_as(ALICE, &format!("cmp '{0}/large1' repo/large1; echo second >> '{0}/first'", alices.display()));
+    host.sh_as(BOB, &format!("cd '{}'; echo more >> early; cat dir/f1 large2 > /dev/null", bobs.display()));
+    let point = host.point(BOB, "late");
+    assert_eq!(host.refused(BOB, &["mount", "repo:", point.to_str().unwrap()]), (1, "Internal".to_owned()));
+    assert_nothing_half_made(&host, "uppers");
+    assert_eq!(host.json(ALICE, &["health"])["problems"], json!([]));
+    host.sh_as(ALICE, &format!("cd '{}'; rm n*; echo x >> large1", alices.display()));
+    assert!(host.ctl(ALICE, &["unmount", &id]).status.success());
+    host.json(ALICE, &["mount", "--workspace", &id]);
+    let seen =
+        host.sh_as(ALICE, &format!("cd '{}'; cat first; tail -c 2 large1; ls | wc -l", alices.display()));
+    assert_eq!(seen, "first\nsecond\nx\n14\n");
+    assert_eq!(
+        host.sh_as(BOB, &format!("cd '{}'; cat early dir/f1; ls dir | wc -l", bobs.display())),
+        "early\nmore\n1\nmore\n50\n"
+    );
+}
+
+#[test]
 fn a_full_upper_file_system_is_enospc_and_loses_nothing() {
     let make = "truncate -s 32M image && mkfs.ext4 -q image && mount -o loop image uppers";
     let mut host = host_with_small("uppers", make);

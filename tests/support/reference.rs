@@ -15,6 +15,7 @@ pub const ODD_THINGS: &str = r#"
     printf x > 'odd/c++#1/f'; printf x > 'odd/x&y=z?/f'; printf x > odd/目录/文件; printf x > "$(printf 'odd/d\nd/f')"
     printf x > "$(printf 'odd/\377\376 not UTF-8')"; printf x > "odd/$(printf 'n%.0s' $(seq 255))"
     printf x > 'odd/-rf'; printf x > 'odd/*'; printf x > 'odd/back\slash'; printf x > odd/..., ; printf x > 'odd/"'
+    mkdir odd/Case odd/case; printf 1 > odd/Case/f; printf 2 > odd/case/F; printf 3 > odd/case/f; printf x > odd/CASE
     ln -s /etc/hostname odd/absolute; ln -s nowhere/at/all odd/dangling; ln -s 'a b' odd/relative; ln -s loop odd/loop
     ln -s "$(printf 't%.0s' $(seq 4000))" odd/long-target
     printf '#!/bin/sh\necho ran\n' > odd/run; chmod 755 odd/run; : > odd/empty; : > odd/empty-too

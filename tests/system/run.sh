@@ -74,7 +74,10 @@ packaging/build-deb.sh --version 0.1.0+again --no-build "$work" >"$work/build.lo
 package=$work/scorpio_0.1.0_$(dpkg --print-architecture).deb
 later=$work/scorpio_0.1.0+again_$(dpkg --print-architecture).deb
 check "the units, the policy and the package are well-formed" static_checks
-if [ "${SCORPIO_LONG:-}" = 1 ]; then check "the package builds from packed sources without a network" builds_offline; fi
+# Once: the second machine of a long run packs the same.
+if [ "${SCORPIO_LONG:-}" = 1 ] && [ "${suites[0]}" = bookworm ]; then
+    check "the package builds from packed sources without a network" builds_offline
+fi
 
 for suite in "${suites[@]}"; do
     echo "building a machine with $suite"

@@ -1,6 +1,8 @@
 """What runs out, and state that is not as we left it."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -53,7 +55,18 @@ proved("a cache with any bytes changed while the host was down", "a disk", "neve
        "cache_crash.rs", "no_corruption_of_another_boot_kills_the_process_or_is_served")
 proved("a node table that is gone", "root", "mounted anew",
        "handover.rs", "a_session_whose_node_table_is_lost_is_not_gone_on_with")
-proved("a wrong configuration", "root", "status 78, no loop", "system/checks/life.sh", "wrong_configuration")
+proved("the uppers' inodes used up", "alice", "ENOSPC; others go on",
+       FULL, "upper_inodes_that_run_out_are_enospc_and_lose_nothing")
+proved("a directory with 1,000,000 names", "an origin", "listed, and each is found",
+       "mount_tree.rs", "a_directory_of_a_million_names_is_listed_and_each_is_found")
+proved("names that differ only in case", "an origin", "each its own",
+       "mount_tree.rs", "a_cold_mount_is_what_a_plain_checkout_is_on_the_shared_lower")
+proved("a clock that is set forward and back, by days", "root", "nothing ends",
+       "system/checks/kernel.sh", "clock_steps")
+proved("no memory left for the daemon", "root", "the next one goes on",
+       "system/checks/kernel.sh", "memory_limit")
+proved("a wrong configuration, at a restart and after a stop", "root", "the one before; status 78, no loop",
+       "system/checks/life.sh", "wrong_configuration")
 proved("a mount namespace of the daemon's own", "root", "status 78", "system/checks/life.sh", "private_namespace")
 
 # Descriptors beyond those that the idle daemon has: fewer than one user's connections take.
@@ -93,6 +106,70 @@ def descriptors():
     if not (full and same and found == "allowed"):
         return f"full: {full}, the same process: {same}, bob: {found}"
     return "waits without spinning, then served" if used <= BUSY_AT_MOST_S * watched else f"busy for {busy}"
+
+
+# Of one user's processes together, each with as many as it may have.
+HANDLES = 100_000
+
+
+def open_files(point, count):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    files = [os.path.join(top, name) for top, _, names in os.walk(f"{point}/src") for name in names]
+    held = [os.open(files[number % len(files)], os.O_RDONLY) for number in range(count)]
+    return len(held), held
+
+
+@case("100,000 files open at once", "alice", "allowed; the daemon holds none of them")
+def many_handles():
+    point = host.directory(f"{GROUND}/w")
+    workspace = run_as(ALICE, write_something, point)
+    before, memory = host.look().descriptors, host.memory_mib(host.pid())
+    each = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100, HANDLES)
+    with contextlib.ExitStack() as stack:
+        left = HANDLES
+        while left > 0:
+            stack.enter_context(held_by(ALICE, open_files, point, min(each, left)))
+            left -= each
+        found = host.look().descriptors - before
+        host.bob_goes_on()
+        figure(f"{HANDLES:,} files open in a workspace: {host.memory_mib(host.pid()) - memory:+} MiB in the daemon")
+    if client.outcome(run_as(ALICE, host.remove, workspace)) != "allowed":
+        return "the workspace cannot be removed"
+    return "allowed; the daemon holds none of them" if found <= 2 else f"{found} descriptors more in the daemon"
+
+
+ENTRIES = 1_000_000
+
+
+def fill(point):
+    os.mkdir(f"{point}/crowd")
+    crowd = os.open(f"{point}/crowd", os.O_RDONLY | os.O_DIRECTORY)
+    for number in range(ENTRIES):
+        os.close(os.open(f"{number:07}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=crowd))
+    os.close(crowd)
+
+
+def crowd(point):
+    with os.scandir(f"{point}/crowd") as entries:
+        return sum(1 for _ in entries)
+
+
+@case("a directory with 1,000,000 files of hers", "alice", "allowed; all are there after an unmount", long=True)
+def huge_directory():
+    point = host.directory(f"{GROUND}/w")
+    workspace = run_as(ALICE, write_something, point)
+    begin = time.monotonic()
+    run_as(ALICE, fill, point, patience_s=900)
+    filled = time.monotonic() - begin
+    counts = [run_as(ALICE, crowd, point, patience_s=120)]
+    ended = client.outcome(run_as(ALICE, host.unmount, workspace))
+    again = client.outcome(run_as(ALICE, client.call, "workspace.mount", {"id": workspace}))
+    counts.append(run_as(ALICE, crowd, point, patience_s=120))
+    removed = client.outcome(run_as(ALICE, host.remove, workspace))
+    figure(f"{ENTRIES:,} files were made in {filled:.0f} s")
+    if counts != [ENTRIES] * 2 or {ended, again, removed} != {"allowed"}:
+        return f"{counts} files; unmounted: {ended}, mounted: {again}, removed: {removed}"
+    return "allowed; all are there after an unmount"
 
 
 def journal_says(words, lines=50):

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::BufRead as _,
     os::unix::{
         ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt, chown, symlink},
@@ -449,18 +450,24 @@ fn of_mounts_made_for_one_directory_at_once_one_stays_and_the_others_are_refused
 fn a_busy_mount_names_who_holds_it_and_goes_lazily() {
     let bench = Bench::new();
     let id = bench.mount();
-    let held = fs::File::open(bench.at("home/ws/file")).unwrap();
-    let mut holder = std::process::Command::new("cat")
-        .current_dir(bench.at("home/ws/sub"))
+    // Not this process: what it has open, children of other tests have for a moment too.
+    let mut holder = std::process::Command::new("sh")
+        .args(["-c", "exec 3<file; cd sub; echo there; read word; exec cat <&3"])
+        .current_dir(bench.at("home/ws"))
         .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    let mut told = std::io::BufReader::new(holder.stdout.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert_eq!(line, "there\n");
     let Err(Failure::Busy { path, holders }) = bench.unmount(id, false) else { panic!("it is busy") };
     assert_eq!(path, bench.at("home/ws"));
-    assert_eq!(holders, [HolderReply { pid: holder.id(), name: "cat".to_owned() }]);
+    assert_eq!(holders, [HolderReply { pid: holder.id(), name: "sh".to_owned() }]);
     bench.unmount(id, true).unwrap();
-    assert_eq!(std::io::read_to_string(held).unwrap(), "from below");
     drop(holder.stdin.take());
+    assert_eq!(std::io::read_to_string(told).unwrap(), "from below");
     holder.wait().unwrap();
     bench.unmount(id, false).unwrap();
     bench.assert_clean();
