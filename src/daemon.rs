@@ -15,7 +15,7 @@
 //! - [`notify`]: talking to the service manager
 //! - [`job`]: asking it whether this is a stop or a restart
 //! - [`keeper`]: having it keep the FUSE sessions for a successor
-//! - [`tally`]: when such sessions are let go after all
+//! - [`tally`], [`heartbeat`]: when such sessions are let go after all
 //! - [`configuration`]: which one is in force; [`reload`]: what becomes of another; [`levels`]: how much is logged for a while
 //! - [`owners`]: telling of workspaces whose owners have no account any more
 
@@ -23,6 +23,7 @@ pub mod args;
 pub mod configuration;
 pub mod credentials;
 pub mod exporter;
+pub mod heartbeat;
 pub mod job;
 pub mod keeper;
 pub mod levels;
@@ -218,7 +219,7 @@ async fn serve(
     let status = configuration.status(daemon.status());
     tracing::info!(message_id = event::READY, version = env!("CARGO_PKG_VERSION"), %status, "ready");
     notify::ready(&status);
-    let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket(), daemon.engine()));
+    let watchdog = tokio::spawn(notify::feed_watchdog(daemon.socket(), daemon.engine(), daemon.heartbeat()));
     loop {
         tokio::select! {
             () = &mut stop => break,

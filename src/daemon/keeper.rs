@@ -114,14 +114,14 @@ pub fn take_sessions(
     (inherited, rest)
 }
 
-/// Lets go of all `sessions`: those who wait in them get an error, once nobody else holds the devices either.
-pub fn let_go(sessions: Vec<Inherited>, keeper: &dyn SessionKeeper, failed: u64) {
+/// Lets go of all `sessions`, `because` of what came before: those who wait in them get an error, once nobody else holds the devices either.
+pub fn let_go(sessions: Vec<Inherited>, keeper: &dyn SessionKeeper, because: &str) {
     for session in sessions {
         tracing::error!(
             message_id = event::SESSION_ENDED,
             session = session.name,
-            failed,
-            "a session is let go: {failed} processes took it over and did not come up; its workspaces are mounted again"
+            because,
+            "a session is let go: {because}; its workspaces are mounted again"
         );
         if let Err(error) = keeper.forget(&session.name) {
             tracing::warn!(session = session.name, %error, "it stays in the descriptor store");

@@ -12,6 +12,7 @@ use tokio::{
     net::UnixStream,
 };
 
+use super::heartbeat::Heartbeat;
 use crate::engine::{OverlayEngine, SessionReport};
 
 /// Says that the socket is served and every workspace is as far up as it will come.
@@ -40,19 +41,29 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// How long the service manager waits to be told that the daemon is well; nothing where it does not wait.
+pub fn watchdog_patience() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
 /// Feeds the watchdog for as long as users are served; never returns.
 ///
 /// What is shown alive is what they need. The socket is asked an ordinary question, which takes the accept loop, the
 /// runtime and the dispatcher. The FUSE workers are looked at from the side, for to ask them would be to touch a mount: one
 /// that is at the same message for half the watchdog's time, or dead, keeps somebody waiting who cannot be killed. When
 /// either hangs, the manager aborts the daemon, and its successor is asked again what was not answered.
-pub async fn feed_watchdog(socket: PathBuf, engine: Arc<dyn OverlayEngine>) {
-    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+pub async fn feed_watchdog(socket: PathBuf, engine: Arc<dyn OverlayEngine>, heartbeat: Heartbeat) {
+    let Some(interval) = watchdog_patience() else { return };
     let mut ticks = tokio::time::interval(interval / 3);
     loop {
         ticks.tick().await;
         match is_well(&socket, &engine, interval).await {
-            Ok(()) => tell(&[NotifyState::Watchdog]),
+            Ok(()) => {
+                tell(&[NotifyState::Watchdog]);
+                if let Err(error) = heartbeat.beat() {
+                    tracing::warn!(%error, "a successor cannot be told that this daemon is well");
+                }
+            }
             Err(reason) => tracing::warn!(reason, "users are not served; the watchdog goes hungry"),
         }
     }

@@ -13,9 +13,10 @@ use crate::{
         DaemonError,
         credentials::{Logins, Probe, UserCredential},
         exporter::WorkspaceExporter,
+        heartbeat::{HANGS, Heartbeat},
         keeper::{self, ManagerKeeper},
         levels::{Levels, Reached},
-        owners,
+        notify, owners,
         reload::Reload,
         tally::{TRIES, Tally},
     },
@@ -54,6 +55,7 @@ pub struct Daemon {
     owners: JoinHandle<()>,
     stop_rpc: watch::Sender<bool>,
     socket: PathBuf,
+    heartbeat: Heartbeat,
     reload: Reload,
 }
 
@@ -70,7 +72,8 @@ impl Daemon {
         let passed = fdstore::receive()
             .map_err(|source| DaemonError::Host { action: "take descriptors over".to_owned(), source })?;
         let tally = Tally::of(&config.daemon.runtime_dir);
-        let (handover, passed) = take_over(passed, &tally);
+        let heartbeat = Heartbeat::of(&config.daemon.runtime_dir);
+        let (handover, passed) = take_over(passed, &tally, &heartbeat);
         let reading = Live::new(config.origins.clone());
         let store = open_store(&config, &boot_id, &reading).await?;
         let dicfuse = open_dicfuse(&config, &boot_id, store.clone())?;
@@ -115,7 +118,7 @@ impl Daemon {
             }
         });
         let socket = config.daemon.socket.clone();
-        Ok(Daemon { antares, engine, rpc, owners, stop_rpc, socket, reload })
+        Ok(Daemon { antares, engine, rpc, owners, stop_rpc, socket, heartbeat, reload })
     }
 
     /// One line for `systemctl status`.
@@ -135,6 +138,11 @@ impl Daemon {
         self.socket.clone()
     }
 
+    /// Where it is noted that the watchdog was fed.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
+    }
+
     /// What serves the mounts.
     pub fn engine(&self) -> Arc<dyn OverlayEngine> {
         Arc::clone(&self.engine)
@@ -149,6 +157,9 @@ impl Daemon {
     /// sessions.
     pub async fn stop(self, leave: Leave) {
         self.owners.abort();
+        if let Err(error) = self.heartbeat.rest() {
+            tracing::warn!(%error, "a slow stop may be taken for a daemon that hung");
+        }
         // Fails only when the server has ended by itself.
         let _ = self.stop_rpc.send(true);
         if let Err(error) = self.rpc.await {
@@ -165,8 +176,12 @@ fn what_to_leave(successor: bool) -> Leave {
 }
 
 /// The sessions among the descriptors that the service manager passed, unless too many processes before this one failed
-/// with them; the other descriptors come back.
-fn take_over(passed: Vec<(String, OwnedFd)>, tally: &Tally) -> (Handover, Vec<(String, OwnedFd)>) {
+/// or hung with them; the other descriptors come back.
+fn take_over(
+    passed: Vec<(String, OwnedFd)>,
+    tally: &Tally,
+    heartbeat: &Heartbeat,
+) -> (Handover, Vec<(String, OwnedFd)>) {
     if !config::has_service_manager() {
         return (Handover::default(), passed);
     }
@@ -176,8 +191,16 @@ fn take_over(passed: Vec<(String, OwnedFd)>, tally: &Tally) -> (Handover, Vec<(S
         tally.clear();
     } else {
         let failed = tally.begin();
-        if failed >= TRIES {
-            keeper::let_go(std::mem::take(&mut inherited), &keeper, failed);
+        let hung = notify::watchdog_patience().map_or(0, |interval| heartbeat.begin(interval));
+        let because = if failed >= TRIES {
+            Some(format!("{failed} processes took it over and did not come up"))
+        } else if hung >= HANGS {
+            Some(format!("{hung} processes served it and hung, one after the other"))
+        } else {
+            None
+        };
+        if let Some(because) = because {
+            keeper::let_go(std::mem::take(&mut inherited), &keeper, &because);
             tally.clear();
         }
     }

@@ -27,6 +27,7 @@ run_checks() {
     check "an upgrade leaves the workspaces mounted" upgrade
     check "stop unmounts, start brings every workspace back" stop_and_start
     check "a crash loop ends in a failed unit, nobody is stuck, one command repairs it" crash_loop
+    check "daemons that hang one after the other let their sessions go" hang_loop
     check "a session that an administrator aborted is replaced" aborted_session
     check "a reload takes up what it can, and a log level falls back" reload
     case $suite in

@@ -151,3 +151,39 @@ reload() {
         test "$(journalctl -u scorpio MESSAGE_ID=8b149f6e71c64eae89d1c117fd0207b5 -o cat --no-pager | wc -l)" = 2
         journalctl -u scorpio PRIORITY=6 -n 5 -o cat --no-pager | grep -q .'
 }
+
+# What hangs here is each daemon as soon as it is up, as if what somebody waits for made it hang; no start fails by that.
+hang_loop() {
+    local before pid try
+    script 'systemctl reset-failed scorpio.socket scorpio.service; mkdir -p /etc/systemd/system/scorpio.service.d
+        printf "[Service]\nWatchdogSec=3\n" >/etc/systemd/system/scorpio.service.d/hungry.conf
+        systemctl daemon-reload; systemctl restart scorpio'
+    before=$(run grep 'overlay scorpio:' /proc/self/mountinfo)
+    uppers >"$work/before"
+    for _ in 1 2 3 4 5; do
+        test "$(run grep 'overlay scorpio:' /proc/self/mountinfo)" = "$before"
+        pid=$(run systemctl show -P MainPID scorpio)
+        script "systemctl reset-failed scorpio; kill -STOP $pid"
+        for try in $(seq 300); do
+            [ "$(run systemctl show -P MainPID -P ActiveState scorpio | sort | tr '\n' ' ')" = "$pid active " ] || break
+            sleep 0.1
+        done
+        for try in $(seq 300); do
+            [ "$(run systemctl show -P ActiveState scorpio)" != active ] || break
+            sleep 0.1
+        done
+    done
+    wait_for_service
+    # Let go: every workspace is mounted anew, and nobody waits.
+    test "$(run grep 'overlay scorpio:' /proc/self/mountinfo | grep -cvxF "$before")" = 2
+    no_stale_mount
+    nothing_stuck
+    uppers | cmp - "$work/before"
+    as_alice 'test -f ~/w/mine && make -C ~/w/lib -s clean liblmdb.a'
+    script 'journalctl -u scorpio MESSAGE_ID=46cab9feb3f94161a2b898f618f34b0e -o cat --no-pager >/tmp/journal
+        grep "5 processes served it and hung, one after the other" /tmp/journal'
+    # The next one that ends in order is no part of that row.
+    script 'rm -r /etc/systemd/system/scorpio.service.d; systemctl daemon-reload; systemctl reset-failed scorpio; systemctl restart scorpio
+        test ! -e /run/scorpio/daemon/hung'
+    wait_for_service
+}

@@ -41,6 +41,8 @@ load_is_over() {
         load_program crew.py stop "$HANDOVER_STATE" || true
         load_program report.py "$HANDOVER_STATE" || true
     fi
+    # Who was not stopped, because the check failed before, would keep the workspaces in use.
+    run pkill -KILL -f "$HANDOVER_PROGRAMS/|/home/(alice|bob)/load" || true
     for user in alice bob; do
         as "$user" bash -c 'cd; ! test -d load || { scorpioctl remove ~/load --discard --yes && rmdir load; }' || true
     done

@@ -15,7 +15,8 @@ sys.dont_write_bytecode = True
 import ledger
 import tree
 
-PATIENCE_S = 180
+# For the first build and the last one on an emulated machine.
+PATIENCE_S = 900
 
 
 def crew(reference, mounts):
@@ -65,7 +66,7 @@ def lives(pid):
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end between the two
         return False
 
 
