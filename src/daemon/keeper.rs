@@ -114,7 +114,8 @@ pub fn take_sessions(
     (inherited, rest)
 }
 
-/// Lets go of all `sessions`, `because` of what came before: those who wait in them get an error, once nobody else holds the devices either.
+/// Lets go of all `sessions`, `because` of what came before: those who wait in them get an error, once nobody else holds
+/// the devices either.
 pub fn let_go(sessions: Vec<Inherited>, keeper: &dyn SessionKeeper, because: &str) {
     for session in sessions {
         tracing::error!(
