@@ -276,6 +276,29 @@ fn restarts(replay: &str) {
     survive(host, SIGTERM, 5);
 }
 
+#[test]
+fn a_restart_that_systemd_is_too_busy_to_confirm_keeps_every_mount() {
+    let place = tempfile::tempdir().unwrap();
+    let systemd = Systemd::too_busy(place.path());
+    let mut host = host("shared", RESEND);
+    host.mount(ALICE, "alice", &[]);
+    host.mount(BOB, "bob", &["--ephemeral"]);
+    host.sh_as(BOB, "echo his > mnt/bob/new");
+    let before = mounts(&host);
+    host.end(SIGKILL);
+    host.set("DBUS_SYSTEM_BUS_ADDRESS", systemd.address());
+    host.start();
+    assert!(host.end(SIGTERM).success());
+    assert_eq!(mounts(&host), before);
+    host.start();
+    assert_eq!(mounts(&host), before);
+    assert_eq!(host.sh_as(BOB, "cat mnt/bob/new && cat mnt/bob/tree/0/0 > /dev/null"), "his\n");
+    assert!(host.log().contains("taking it for a restart"), "{}", host.log());
+    // Where nobody can be asked, it is a stop.
+    drop(systemd);
+    stop_leaves_nothing(&mut host);
+}
+
 /// What a successor does that cannot go on: the old mounts are detached, new ones made, the upper is what it was.
 fn falls_back(replay: &str, spoil: impl FnOnce(&Host)) {
     let mut host = host("shared", replay);

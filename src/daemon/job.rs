@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use zbus::{Connection, OwnedObjectPath};
 
-/// PID 1 answers in a millisecond, and on a host that is overloaded within seconds: to take a restart for a stop then would
-/// end everybody's work. Were it stuck, stopping must not be; with [`super::STOP_PATIENCE`] below the unit's TimeoutStopSec.
+/// PID 1 answers in a millisecond, and on a host that is overloaded within seconds. Were it stuck, stopping must not be; with
+/// [`super::STOP_PATIENCE`] below the unit's TimeoutStopSec.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// What ends this process.
@@ -17,8 +17,12 @@ pub enum Ending {
     Stop,
 }
 
-/// Asks the manager which job `unit` has. Without an answer it is a stop: leaving mounts behind that nobody serves would
-/// be worse than taking them down.
+/// Asks the manager which job `unit` has.
+///
+/// Where nobody can be asked, nobody starts a successor: it is a stop, and mounts are not left behind. A manager that is
+/// there and too busy to answer is another thing. To take a restart for a stop would end everybody's work, and throw
+/// ephemeral workspaces away; to take a stop for a restart leaves mounts whose sessions systemd closes in a moment: errors for
+/// whoever is in them, and the next start mounts them again.
 pub async fn ending(unit: &str) -> Ending {
     match tokio::time::timeout(PATIENCE, job_type(unit)).await {
         Ok(Ok(job)) => {
@@ -30,8 +34,10 @@ pub async fn ending(unit: &str) -> Ending {
             Ending::Stop
         }
         Err(_) => {
-            tracing::warn!("the service manager does not say why it ends this process; taking it for a stop");
-            Ending::Stop
+            tracing::warn!(
+                "the service manager does not say why it ends this process; taking it for a restart"
+            );
+            Ending::Restart
         }
     }
 }

@@ -17,13 +17,22 @@ const PATH: &str = "/org/freedesktop/systemd1/it";
 pub struct Systemd {
     bus: Child,
     /// Whoever answers runs on it.
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
+    /// With it systemd is on the bus.
+    connection: Connection,
     address: String,
 }
 
 impl Systemd {
     /// Starts it with its files in `dir`; every unit's job is `job`.
     pub fn start(dir: &Path, job: &'static str) -> Systemd {
+        let systemd = Systemd::too_busy(dir);
+        systemd.runtime.spawn(answer(systemd.connection.clone(), job));
+        systemd
+    }
+
+    /// Starts one that is there and answers nobody.
+    pub fn too_busy(dir: &Path) -> Systemd {
         let (config, socket) = (dir.join("bus.conf"), dir.join("bus"));
         let address = format!("unix:path={}", socket.display());
         let text = format!(
@@ -46,8 +55,7 @@ impl Systemd {
             connection.request_name("org.freedesktop.systemd1").await.unwrap();
             connection
         });
-        runtime.spawn(answer(connection, job));
-        Systemd { bus, _runtime: runtime, address }
+        Systemd { bus, runtime, connection, address }
     }
 
     /// For `DBUS_SYSTEM_BUS_ADDRESS`.
