@@ -86,3 +86,22 @@ fn check_length(node: NodeId, expected: u64, bytes: Bytes) -> Result<Bytes, Stop
     }
     Err(Stop::BadContent { node, reason: BadContent::Length { expected, found } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_of_another_length_is_no_answer() {
+        let node = NodeId(7);
+        let check = |expected| check_length(node, expected, Bytes::from_static(b"four"));
+        assert_eq!(check(4).unwrap(), "four");
+        for expected in [0, 3, 5] {
+            let refused = check(expected).unwrap_err();
+            let reason = BadContent::Length { expected, found: 4 };
+            assert!(
+                matches!(refused, Stop::BadContent { node: at, reason: why } if at == node && why == reason)
+            );
+        }
+    }
+}

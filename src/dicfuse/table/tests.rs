@@ -122,10 +122,12 @@ fn what_a_kill_left_of_a_dropped_root_is_removed_at_the_next_start() {
     let (root, top) = add(&table, 0);
     let first = list(&table, &root, top, 9).unwrap();
     list(&table, &root, NodeId(first), 2).unwrap();
+    let (_, other_top) = add(&table, 1);
     let mut txn = table.0.env.write_txn().unwrap();
     table.0.roots.delete(&mut txn, &root.id.number.to_be_bytes()).unwrap();
     txn.commit().unwrap();
     assert!(table.place(NodeId(first)).unwrap().is_none(), "gone at once");
+    assert!(table.place(other_top).unwrap().is_some(), "no other goes with it");
     drop(table);
     let table = open(&dir, "b");
     let txn = table.0.env.read_txn().unwrap();

@@ -166,6 +166,10 @@ def huge_directory():
     again = client.outcome(run_as(ALICE, client.call, "workspace.mount", {"id": workspace}))
     counts.append(run_as(ALICE, crowd, point, patience_s=120))
     removed = client.outcome(run_as(ALICE, host.remove, workspace))
+    # In the background, which is not done within the time that others need.
+    end = time.monotonic() + 300
+    while any(name.startswith(".trash-") for name in os.listdir(host.STATE)) and time.monotonic() < end:
+        time.sleep(0.1)
     figure(f"{ENTRIES:,} files were made in {filled:.0f} s")
     if counts != [ENTRIES] * 2 or {ended, again, removed} != {"allowed"}:
         return f"{counts} files; unmounted: {ended}, mounted: {again}, removed: {removed}"
