@@ -9,17 +9,20 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs, io,
-    os::unix::fs::OpenOptionsExt as _,
+    io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
 use super::{Config, ConfigError, environment, sources};
+use crate::sys::durable;
+
+const NAME: &str = "in-force.toml";
 
 /// Where one is kept.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    path: PathBuf,
+    runtime_dir: PathBuf,
 }
 
 impl Kept {
@@ -31,17 +34,13 @@ impl Kept {
 
     /// Of the service whose runtime directory that is.
     pub fn within(runtime_dir: &Path) -> Kept {
-        Kept { path: runtime_dir.join("in-force.toml") }
+        Kept { runtime_dir: runtime_dir.to_owned() }
     }
 
     /// From now on a successor may go on with `config`.
     pub fn keep(&self, config: &Config) -> io::Result<()> {
-        let fresh = self.path.with_extension("toml.new");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        io::Write::write_all(&mut file, config.show().as_bytes())?;
-        // No fsync: it does not outlive the boot.
-        fs::rename(&fresh, &self.path)
+        let dir = durable::open_dir(&self.runtime_dir)?;
+        durable::write(dir.as_fd(), NAME, config.show().as_bytes())
     }
 
     /// What is kept. All of it is in the file, so that no variable for a setting, which may be the wrong one, is read again.
@@ -53,7 +52,7 @@ impl Kept {
         &self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Option<Result<Config, ConfigError>> {
-        let file = match sources::read_file(&self.path) {
+        let file = match sources::read_file(&self.runtime_dir.join(NAME)) {
             Err(ConfigError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return None;
             }
@@ -67,10 +66,8 @@ impl Kept {
 
     /// No successor is left anything.
     pub fn forget(&self) -> io::Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        let dir = durable::open_dir(&self.runtime_dir)?;
+        durable::remove(dir.as_fd(), NAME)
     }
 }
 
@@ -107,7 +104,7 @@ mod tests {
     fn half_of_it_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         let kept = Kept::within(place.path());
-        fs::write(&kept.path, "[limits]\nconnections = ").unwrap();
+        std::fs::write(kept.runtime_dir.join(NAME), "[limits]\nconnections = ").unwrap();
         assert!(kept.load().unwrap().is_err());
     }
 }
