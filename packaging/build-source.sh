@@ -18,8 +18,11 @@ tree=$stage/scorpio-$version
 mkdir "$tree"
 git archive HEAD | tar -C "$tree" -x
 mkdir -p "$tree/.cargo"
-# What cargo prints says that the crates are found in `vendor`; it belongs after what the project itself sets there.
-(cd "$tree" && cargo vendor --quiet --locked vendor >>.cargo/config.toml)
+# What cargo prints, unless it is told to be quiet, says that the crates are found in `vendor`; it belongs after what the project
+# itself sets there.
+(cd "$tree" && cargo vendor --locked vendor >>.cargo/config.toml)
+# Who unpacks it has no crates but these.
+(cd "$tree" && CARGO_HOME=$stage/cargo cargo metadata --offline --locked --format-version 1 >/dev/null)
 
 mkdir -p "$out"
 # The same commit gives the same bytes.
