@@ -12,8 +12,9 @@ handover_load() {
 }
 
 load_meets() {
-    local mounts patience=2
-    case $suite in vm-*) patience=15 ;; esac
+    local mounts patience=2 niceness=0
+    # Twenty workers on one slow processor let systemd starve, whose answers everything else waits for: there they are last.
+    case $suite in vm-*) patience=15 niceness=19 ;; esac
     run rm -rf "$HANDOVER_STATE" "$HANDOVER_PROGRAMS" /var/tmp/reference
     run mkdir -p "$HANDOVER_PROGRAMS" /var/tmp/reference /run/connections
     tar -C tests/system/load -c . | run tar -C "$HANDOVER_PROGRAMS" -x --no-same-owner
@@ -22,7 +23,7 @@ load_meets() {
     as_alice 'mkdir -p ~/load && scorpioctl mount project:/ ~/load && touch ~/load/counter'
     as bob bash -euc 'mkdir -p ~/load && scorpioctl mount project:/ ~/load && touch ~/load/counter'
     mounts=$(scorpio_mounts)
-    load_program crew.py start "$HANDOVER_STATE" /var/tmp/reference alice:/home/alice/load bob:/home/bob/load
+    run nice -n "$niceness" python3 "$HANDOVER_PROGRAMS/crew.py" start "$HANDOVER_STATE" /var/tmp/reference alice:/home/alice/load bob:/home/bob/load
     load_program blows.py "$HANDOVER_STATE" --restart "$1" --kill "$2" --watchdog "$3" --packages "$4" \
         --watchdog-s "$patience" --package /var/tmp/packages/"${package##*/}" --later /var/tmp/packages/"${later##*/}"
     load_program crew.py stop "$HANDOVER_STATE"

@@ -28,9 +28,11 @@ NOT_AWAITED = {"build", "evict"}
 KILLS_OF_ONE_KIND = 3
 # So long the load is left alone between two blows.
 BETWEEN_S = 0.3
-# Both threads that read the device hold an answer by then, and requests that nobody has read are queued.
+# A thread that reads the device holds an answer by then, and requests that nobody has read are queued.
 HELD_REQUESTS = 4
-HOLD_S = 3
+HOLD_S = 10
+# A thread that is stopped for longer is not stopped for a moment only, as each system call of a traced thread is.
+STILL_S = 0.05
 
 
 class Blows:
@@ -98,7 +100,8 @@ class Blows:
         words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=writev", "-e", inject, "-p", str(pid)]
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as holder:
             until = time.monotonic() + HOLD_S
-            while self.waiting() < HELD_REQUESTS and time.monotonic() < until:
+            # Requests may wait before the tracer is there, if the machine is slow.
+            while not (holds(pid) and self.waiting() >= HELD_REQUESTS) and time.monotonic() < until:
                 time.sleep(0.002)
             blow["waiting"] = self.waiting()
             blow["at"] = time.monotonic()
@@ -176,6 +179,27 @@ def asked():
             if opcode not in ("FORGET", "BATCH_FORGET", "INTERRUPT"):
                 total[opcode] = total.get(opcode, 0) + count
     return total
+
+
+def holds(pid):
+    """Whether a thread of this process is held by its tracer."""
+    stopped = stopped_threads(pid)
+    if stopped:
+        time.sleep(STILL_S)
+    return bool(stopped & stopped_threads(pid))
+
+
+def stopped_threads(pid):
+    """Threads that a tracer has stopped."""
+    stopped = set()
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] == "t":
+                    stopped.add(thread)
+        except (FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+            pass
+    return stopped
 
 
 def watchdog_entries():

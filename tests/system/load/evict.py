@@ -31,8 +31,11 @@ def mounts():
 
 
 def forget(libc, point, flags):
-    if libc.mount(b"none", point.encode(), None, ctypes.c_ulong(MS_REMOUNT | flags), None) != 0:
-        error = ctypes.get_errno()
+    if libc.mount(b"none", point.encode(), None, ctypes.c_ulong(MS_REMOUNT | flags), None) == 0:
+        return
+    error = ctypes.get_errno()
+    # A daemon that starts mounts a session to find out what this kernel can, and unmounts it.
+    if point in [mounted for mounted, _ in mounts()]:
         raise OSError(error, os.strerror(error), point)
 
 
