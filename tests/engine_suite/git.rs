@@ -13,10 +13,8 @@ const TREE: &str = r#"
     seq 2000 > long; printf '#!/bin/sh\n' > run; chmod 755 run; ln -s long link
 "#;
 
-/// By itself git also looks at the number of a file, which may change beneath it (docs/SEMANTICS.md, *Numbers*): when the kernel forgets
-/// a file between two looks of one command, that command sees a change.
-const SETTINGS: &str = "git config --global user.name n; git config --global user.email e@e; git config --global gc.auto 0; \
-     git config --global core.checkStat minimal;";
+const SETTINGS: &str =
+    "git config --global user.name n; git config --global user.email e@e; git config --global gc.auto 0;";
 
 const CASES: &[Case] = cases![
     init_and_commit_of_what_is_there,
