@@ -18,7 +18,7 @@ FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodira
 
 
 def mounts():
-    """Overlays first: they hold the names of what they stand on."""
+    """Point, flags and kind of each. Overlays first: they hold the names of what they stand on."""
     found = {"overlay": [], "fuse.scorpio": []}
     with open("/proc/self/mountinfo", encoding="utf-8") as table:
         for line in table:
@@ -26,16 +26,16 @@ def mounts():
             kind, source = after[:2]
             if kind == "fuse.scorpio" or (kind == "overlay" and source.startswith("scorpio:")):
                 flags = [FLAGS[option] for option in before[5].split(",") if option in FLAGS]
-                found[kind].append((before[4], sum(flags)))
+                found[kind].append((before[4], sum(flags), kind))
     return found["overlay"] + found["fuse.scorpio"]
 
 
-def forget(libc, point, flags):
+def forget(libc, point, flags, kind):
     if libc.mount(b"none", point.encode(), None, ctypes.c_ulong(MS_REMOUNT | flags), None) == 0:
         return
     error = ctypes.get_errno()
-    # A daemon that starts mounts a session to find out what this kernel can, and unmounts it.
-    if point in [mounted for mounted, _ in mounts()]:
+    # A daemon that starts mounts a session to find out what this kernel can, and unmounts it. A workspace never goes.
+    if kind == "overlay" or point in [mounted for mounted, _, _ in mounts()]:
         raise OSError(error, os.strerror(error), point)
 
 
@@ -44,8 +44,8 @@ def run(book):
 
     def evict():
         with book.operation("eviction", is_long=True):
-            for point, flags in mounts():
-                forget(libc, point, flags)
+            for mount in mounts():
+                forget(libc, *mount)
 
     ledger.work(book, {evict: 1}, REST_S)
 
