@@ -249,6 +249,13 @@ impl Dicfuse {
         self.inner.table.identity()
     }
 
+    /// The generation of all its node ids, made of the identity. Never 0, and another table with the same one is as likely
+    /// as one random number of 32 bits is like another.
+    pub fn generation(&self) -> u32 {
+        let [a, b, c, d, ..] = self.identity();
+        u32::from_le_bytes([a, b, c, d]).max(1)
+    }
+
     /// The roots being served.
     pub fn roots(&self) -> Result<Vec<Root>, Stop> {
         Ok(self.inner.table.roots()?)

@@ -186,6 +186,8 @@ pub struct Negotiated {
     pub minor: u32,
     /// All 64 flag bits both sides agreed on.
     pub flags: u64,
+    /// The generation of all node ids of the session.
+    pub generation: u32,
 }
 
 /// Counters of a session. Exact.
@@ -230,4 +232,8 @@ pub struct Features {
     pub idmap: bool,
     /// How a successor gets the requests that this process has read and not answered.
     pub replay: Replay,
+    /// What tells this session's node ids from equal ones of another session that stand for other files. It is part of the
+    /// file handles that the kernel makes; overlayfs stores one with each file it copies up, and before Linux 6.9 it
+    /// looks for the file behind it whenever it meets the copy again, after a reboot too.
+    pub generation: u32,
 }

@@ -32,7 +32,7 @@ const LIMITS: SessionLimits = SessionLimits {
     deadline: Duration::from_secs(60),
     entry_ttl: Duration::from_secs(3600),
 };
-const PLAIN: Features = Features { idmap: false, replay: Replay::Auto };
+const PLAIN: Features = Features { idmap: false, replay: Replay::Auto, generation: 1 };
 const EVERYTHING: u64 = u64::MAX;
 const RESENT: u64 = 1 << 63;
 
@@ -466,7 +466,7 @@ fn a_resumed_session_asks_for_unanswered_requests_first() {
         let runtime = runtime();
         kernel.ask(GETATTR, 8, 5, &[0; 16]);
         let fs = Arc::new(Scripted(Box::new(|_| Answered::Now(attr()))));
-        let negotiated = Negotiated { minor: 41, flags };
+        let negotiated = Negotiated { minor: 41, flags, generation: 1 };
         let session =
             Session::resume(device, negotiated, None, fs, LIMITS, runtime.handle().clone()).unwrap();
         let first = kernel.reply();

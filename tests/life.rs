@@ -134,6 +134,52 @@ fn aborted_sessions_are_replaced_and_their_workspaces_mounted_again() {
     }
 }
 
+/// The file handle that overlayfs would store for the file `tree/0` of the only root: node id and generation.
+fn handle(host: &Host) -> (u64, u32) {
+    const PROGRAM: &str = r#"
+import ctypes, glob, os, struct, subprocess
+class Handle(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_ubyte * 128)]
+tree = subprocess.check_output(["git", "-C", "repo", "rev-parse", "HEAD^{tree}"], text=True).strip()
+paths = [f"{session}/{number}-{tree}/tree/0" for session in glob.glob("run/fs/*") for number in range(8)]
+[path] = filter(os.path.exists, paths)
+handle, mount, call = Handle(128), ctypes.c_int(), ctypes.CDLL(None, use_errno=True).name_to_handle_at
+AT_FDCWD, AT_HANDLE_FID = -100, 0x200
+if call(AT_FDCWD, path.encode(), ctypes.byref(handle), ctypes.byref(mount), AT_HANDLE_FID):
+    raise OSError(ctypes.get_errno(), path)
+high, low, generation = struct.unpack("=III", bytes(handle.handle[:handle.bytes]))
+print(high << 32 | low, generation)
+"#;
+    fs::write(host.path("handle.py"), PROGRAM).unwrap();
+    let said = host.sh("exec /usr/bin/python3 handle.py");
+    let (node, generation) = said.trim().split_once(' ').unwrap();
+    (node.parse().unwrap(), generation.parse().unwrap())
+}
+
+#[test]
+fn a_handle_of_the_last_boot_fits_no_file_of_this_one() {
+    for kind in LOWERS {
+        let mut host = host(&lower(kind));
+        host.mount(ALICE, "alice", &[]);
+        let (node, generation) = handle(&host);
+        assert_ne!(generation, 0, "what was stored by versions without generations");
+        host.end(SIGKILL);
+        host.start();
+        assert_eq!(handle(&host), (node, generation), "the session goes on");
+        host.end(SIGTERM);
+        host.start();
+        assert_eq!(handle(&host), (node, generation), "another session with the same node ids");
+        host.end(SIGTERM);
+        // As a boot does.
+        fs::remove_dir_all(host.path("run")).unwrap();
+        host.start();
+        let (again, other) = handle(&host);
+        assert_eq!(again, node, "the ids are given from the first one on");
+        assert_ne!(other, generation);
+        assert_ne!(other, 0);
+    }
+}
+
 #[test]
 fn a_session_that_somebody_unmounted_is_served_on_and_others_get_a_new_one() {
     let host = host(&lower("shared"));

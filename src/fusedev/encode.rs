@@ -44,13 +44,28 @@ impl Ttl {
         let ttl = ttl.min(Ttl::FOR_EVER);
         Ttl { secs: ttl.as_secs(), nanos: ttl.subsec_nanos() }
     }
+}
 
-    /// Makes name and attributes of `entry` valid for this long.
-    pub(crate) fn stamp(self, entry: &mut EntryOut) {
-        entry.entry_valid = self.secs;
-        entry.attr_valid = self.secs;
-        entry.entry_valid_nsec = self.nanos;
-        entry.attr_valid_nsec = self.nanos;
+/// What a session adds to every entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// How long name and attributes are valid.
+    pub(crate) ttl: Ttl,
+    /// Of the node id. With it, it is never given to another file.
+    pub(crate) generation: u32,
+}
+
+impl Stamp {
+    /// Of an entry that gets its own later.
+    pub(crate) const NONE: Stamp = Stamp { ttl: Ttl::NONE, generation: 0 };
+
+    /// Puts it on `entry`.
+    pub(crate) fn put_on(self, entry: &mut EntryOut) {
+        entry.generation = self.generation.into();
+        entry.entry_valid = self.ttl.secs;
+        entry.attr_valid = self.ttl.secs;
+        entry.entry_valid_nsec = self.ttl.nanos;
+        entry.attr_valid_nsec = self.ttl.nanos;
     }
 }
 
@@ -141,19 +156,19 @@ impl From<&Question<'_>> for Shape {
 }
 
 /// The reply that passes `answer` on to a question of this `shape`.
-pub(crate) fn reply(shape: Shape, answer: Answer, ttl: Ttl) -> Result<Reply, Fault> {
+pub(crate) fn reply(shape: Shape, answer: Answer, stamp: Stamp) -> Result<Reply, Fault> {
     match (shape, answer) {
         (Shape::StatFs, Answer::Errno(libc::ENOSYS)) => Ok(Reply::structure(&statfs(Usage::default()))),
         (_, Answer::Errno(errno)) => checked_errno(errno),
         (Shape::Lookup, Answer::Entry(found) | Answer::Unsized(found)) if found.ino <= ROOT_ID => {
             Err(Fault::Node(found.ino))
         }
-        (Shape::Lookup, Answer::Unsized(found)) => Ok(Reply::structure(&unsized_entry(found, ttl))),
-        (Shape::Lookup, Answer::Entry(found)) => Ok(Reply::structure(&entry(Some(found), ttl))),
-        (Shape::Lookup, Answer::NoEntry) => Ok(Reply::structure(&entry(None, ttl))),
+        (Shape::Lookup, Answer::Unsized(found)) => Ok(Reply::structure(&unsized_entry(found, stamp))),
+        (Shape::Lookup, Answer::Entry(found)) => Ok(Reply::structure(&entry(Some(found), stamp))),
+        (Shape::Lookup, Answer::NoEntry) => Ok(Reply::structure(&entry(None, stamp))),
         (Shape::GetAttr, Answer::Attr(found)) => Ok(Reply::structure(&AttrOut {
-            attr_valid: ttl.secs,
-            attr_valid_nsec: ttl.nanos,
+            attr_valid: stamp.ttl.secs,
+            attr_valid_nsec: stamp.ttl.nanos,
             dummy: 0,
             attr: attr(found),
         })),
@@ -163,7 +178,7 @@ pub(crate) fn reply(shape: Shape, answer: Answer, ttl: Ttl) -> Result<Reply, Fau
             if listing.is_plus() != plus {
                 return Err(Fault::Kind);
             }
-            bounded(listing.finish(ttl), room(size))
+            bounded(listing.finish(stamp), room(size))
         }
         (Shape::StatFs, Answer::StatFs(usage)) => Ok(Reply::structure(&statfs(usage))),
         _ => Err(Fault::Kind),
@@ -190,21 +205,20 @@ fn room(size: u32) -> usize {
 }
 
 /// An entry, or the reply that says that there is none and lets the kernel remember it.
-pub(crate) fn entry(found: Option<FileAttr>, ttl: Ttl) -> EntryOut {
+pub(crate) fn entry(found: Option<FileAttr>, stamp: Stamp) -> EntryOut {
     let mut entry = EntryOut {
         nodeid: found.map_or(0, |found| found.ino),
-        generation: 0, // node ids are never used twice
         attr: found.map_or(Attr::default(), attr),
         ..EntryOut::default()
     };
-    ttl.stamp(&mut entry);
+    stamp.put_on(&mut entry);
     entry
 }
 
 /// An entry of unknown size: the name stays valid, as node ids are permanent (an overlay whose lower name expires and
 /// cannot be looked up again tells its user ESTALE), and the attributes have to be asked for.
-fn unsized_entry(found: FileAttr, ttl: Ttl) -> EntryOut {
-    let found = entry(Some(FileAttr { size: UNKNOWN_SIZE, ..found }), ttl);
+fn unsized_entry(found: FileAttr, stamp: Stamp) -> EntryOut {
+    let found = entry(Some(FileAttr { size: UNKNOWN_SIZE, ..found }), stamp);
     EntryOut { attr_valid: 0, attr_valid_nsec: 0, ..found }
 }
 

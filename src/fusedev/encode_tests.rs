@@ -1,7 +1,7 @@
 use super::*;
 use crate::fusedev::DirBuffer;
 
-const HOUR: Ttl = Ttl { secs: 3600, nanos: 5 };
+const HOUR: Stamp = Stamp { ttl: Ttl { secs: 3600, nanos: 5 }, generation: 0xffff_fff6 };
 
 const FILE: FileAttr =
     FileAttr { ino: 0x1234, size: 1025, mtime: -2, mode: 0o100_644, nlink: 1, uid: 3, gid: 4 };
@@ -44,7 +44,7 @@ fn fault(shape: Shape, answer: Answer) -> Fault {
 #[test]
 #[cfg(target_endian = "little")]
 fn an_entry_has_these_bytes() {
-    let mut expected = vec![(0x1234, 8), (0, 8), (3600, 8), (3600, 8), (5, 4), (5, 4)];
+    let mut expected = vec![(0x1234, 8), (0xffff_fff6, 8), (3600, 8), (3600, 8), (5, 4), (5, 4)];
     expected.extend(attr_words());
     assert_eq!(body(Shape::Lookup, Answer::Entry(FILE)), words(&expected));
 }
@@ -52,7 +52,7 @@ fn an_entry_has_these_bytes() {
 #[test]
 #[cfg(target_endian = "little")]
 fn an_entry_of_unknown_size_is_a_lasting_name_with_expired_attributes_and_seems_larger_than_all_files() {
-    let mut expected = vec![(0x1234, 8), (0, 8), (3600, 8), (0, 8), (5, 4), (0, 4)];
+    let mut expected = vec![(0x1234, 8), (0xffff_fff6, 8), (3600, 8), (0, 8), (5, 4), (0, 4)];
     expected.extend(attr_words());
     expected[7] = (1 << 62, 8);
     expected[8] = (1 << 53, 8);
@@ -71,7 +71,7 @@ fn attributes_have_these_bytes() {
 #[test]
 #[cfg(target_endian = "little")]
 fn a_missing_name_is_an_entry_without_a_node_that_stays_valid() {
-    let mut expected = words(&[(0, 8), (0, 8), (3600, 8), (3600, 8), (5, 4), (5, 4)]);
+    let mut expected = words(&[(0, 8), (0xffff_fff6, 8), (3600, 8), (3600, 8), (5, 4), (5, 4)]);
     expected.resize(128, 0);
     assert_eq!(body(Shape::Lookup, Answer::NoEntry), expected);
 }

@@ -66,7 +66,7 @@ pub(crate) fn negotiate(
     let idmap = if features.idmap { flag::ALLOW_IDMAP } else { 0 };
     let unwanted = if features.replay == Replay::Slots { flag::HAS_RESEND } else { 0 };
     let flags = offer.flags & (WANTED | needed | idmap) & !unwanted;
-    let agreed = Negotiated { minor: offer.minor.min(MINOR), flags };
+    let agreed = Negotiated { minor: offer.minor.min(MINOR), flags, generation: features.generation };
     let answer = init_out(offer, &agreed, page_size);
     Ok((agreed, answer))
 }
@@ -104,12 +104,18 @@ fn low(flags: u64) -> u32 {
 const MAGIC: [u8; 4] = *b"SFUS";
 
 /// Version of the record and of everything that the kernel remembers of a session's answers (which opcodes got
-/// ENOSYS, that node ids are permanent, that handles are 0). A process with another one must not go on with it. How long
-/// an answer is valid is not part of it: the kernel keeps that with each name and file.
-const CONTRACT: u32 = 1;
+/// ENOSYS, that node ids are permanent and of which generation, that handles are 0). A process with another one must not
+/// go on with it. How long an answer is valid is not part of it: the kernel keeps that with each name and file.
+const CONTRACT: u32 = 2;
 
-/// Bytes of a record: magic, contract, minor, flags, checksum of all before.
-const RECORD: usize = 24;
+/// The contract under which all node ids were of generation 0; otherwise it was this one.
+const WITHOUT_GENERATION: u32 = 1;
+
+/// Bytes of a record: magic, contract, minor, flags, generation, checksum of all before.
+const RECORD: usize = 28;
+
+/// Bytes of one without generation.
+const RECORD_WITHOUT_GENERATION: usize = 24;
 
 /// Why bytes are no record of a negotiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,24 +136,30 @@ impl Negotiated {
         record[4..8].copy_from_slice(&CONTRACT.to_le_bytes());
         record[8..12].copy_from_slice(&self.minor.to_le_bytes());
         record[12..20].copy_from_slice(&self.flags.to_le_bytes());
-        let sum = crc32fast::hash(&record[..20]);
-        record[20..].copy_from_slice(&sum.to_le_bytes());
+        record[20..24].copy_from_slice(&self.generation.to_le_bytes());
+        let sum = crc32fast::hash(&record[..24]);
+        record[24..].copy_from_slice(&sum.to_le_bytes());
         record
     }
 
     /// Reads a record back.
     pub fn from_bytes(record: &[u8]) -> Result<Negotiated, NegotiatedError> {
-        let record: &[u8; RECORD] = record.try_into().map_err(|_| NegotiatedError::Damaged)?;
-        let word =
-            |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
-        if record[..4] != MAGIC || word(20) != crc32fast::hash(&record[..20]) {
+        if !matches!(record.len(), RECORD | RECORD_WITHOUT_GENERATION) {
             return Err(NegotiatedError::Damaged);
         }
-        if word(4) != CONTRACT {
-            return Err(NegotiatedError::Contract(word(4)));
+        let word =
+            |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        let end = record.len() - size_of::<u32>();
+        if record[..4] != MAGIC || word(end) != crc32fast::hash(&record[..end]) {
+            return Err(NegotiatedError::Damaged);
         }
+        let generation = match (word(4), record.len()) {
+            (CONTRACT, RECORD) => word(20),
+            (WITHOUT_GENERATION, RECORD_WITHOUT_GENERATION) => 0,
+            (contract, _) => return Err(NegotiatedError::Contract(contract)),
+        };
         let flags = u64::from(word(12)) | u64::from(word(16)) << 32;
-        Ok(Negotiated { minor: word(8), flags })
+        Ok(Negotiated { minor: word(8), flags, generation })
     }
 
     /// Whether the kernel can send unanswered requests again.

@@ -5,8 +5,8 @@ const PAGE: usize = 4096;
 /// What Linux 6.18 offers, more or less: everything.
 const ALL: Offer = Offer { major: 7, minor: 45, max_readahead: 131_072, flags: u64::MAX };
 
-const PLAIN: Features = Features { idmap: false, replay: Replay::Auto };
-const IDMAP: Features = Features { idmap: true, replay: Replay::Auto };
+const PLAIN: Features = Features { idmap: false, replay: Replay::Auto, generation: 0x0a0b_0c0d };
+const IDMAP: Features = Features { idmap: true, ..PLAIN };
 
 fn lack(offer: Offer, features: Features) -> String {
     negotiate(&offer, features, PAGE).unwrap_err()
@@ -16,7 +16,7 @@ fn lack(offer: Offer, features: Features) -> String {
 fn the_answer_to_a_kernel_that_offers_everything_is_this() {
     let (agreed, answer) = negotiate(&ALL, IDMAP, PAGE).unwrap();
     let flags = 1 | 3 << 13 | 1 << 17 | 1 << 18 | 15 << 22 | 1 << 30 | 7 << 38;
-    assert_eq!(agreed, Negotiated { minor: 41, flags });
+    assert_eq!(agreed, Negotiated { minor: 41, flags, generation: 0x0a0b_0c0d });
     assert_eq!(
         answer,
         InitOut {
@@ -56,7 +56,7 @@ fn only_what_is_offered_is_set() {
     let needed = flag::NO_OPEN_SUPPORT | flag::NO_OPENDIR_SUPPORT | flag::MAX_PAGES;
     let offer = Offer { minor: 38, flags: needed | flag::POSIX_LOCKS, ..ALL };
     let (agreed, answer) = negotiate(&offer, PLAIN, PAGE).unwrap();
-    assert_eq!(agreed, Negotiated { minor: 38, flags: needed });
+    assert_eq!(agreed, Negotiated { minor: 38, flags: needed, generation: 0x0a0b_0c0d });
     assert!(!agreed.has_resend());
     assert_eq!((u64::from(answer.flags), answer.flags2), (needed, 0));
     assert_eq!(answer.minor, 38);
@@ -100,17 +100,30 @@ fn the_longest_read_has_a_mebibyte_whatever_a_page_is() {
     }
 }
 
+const AGREED: Negotiated = Negotiated { minor: 41, flags: 0x1c0_43c6_6001, generation: 0x0a0b_0c0d };
+
+fn sealed(record: &[u8]) -> Vec<u8> {
+    [record, &crc32fast::hash(record).to_le_bytes()].concat()
+}
+
 #[test]
 fn a_record_has_these_bytes_and_reads_back() {
-    let agreed = Negotiated { minor: 41, flags: 0x1c0_43c6_6001 };
-    let record = agreed.to_bytes();
-    assert_eq!(record[..20], *b"SFUS\x01\0\0\0\x29\0\0\0\x01\x60\xc6\x43\xc0\x01\0\0");
-    assert_eq!(Negotiated::from_bytes(&record), Ok(agreed));
+    let record = AGREED.to_bytes();
+    let bytes = b"SFUS\x02\0\0\0\x29\0\0\0\x01\x60\xc6\x43\xc0\x01\0\0\x0d\x0c\x0b\x0a";
+    assert_eq!(record[..], sealed(bytes));
+    assert_eq!(Negotiated::from_bytes(&record), Ok(AGREED));
+}
+
+#[test]
+fn a_record_from_before_generations_reads_as_one_of_generation_0() {
+    let record = sealed(b"SFUS\x01\0\0\0\x29\0\0\0\x01\x60\xc6\x43\xc0\x01\0\0");
+    assert_eq!(record.len(), 24);
+    assert_eq!(Negotiated::from_bytes(&record), Ok(Negotiated { generation: 0, ..AGREED }));
 }
 
 #[test]
 fn every_flipped_bit_of_a_record_is_noticed() {
-    let record = Negotiated { minor: 41, flags: 0x1c0_43c6_6001 }.to_bytes();
+    let record = AGREED.to_bytes();
     for bit in 0..record.len() * 8 {
         let mut damaged = record;
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -120,17 +133,23 @@ fn every_flipped_bit_of_a_record_is_noticed() {
 
 #[test]
 fn a_record_of_another_length_is_damaged() {
-    let record = Negotiated { minor: 41, flags: 1 }.to_bytes();
+    let record = AGREED.to_bytes();
     assert_eq!(Negotiated::from_bytes(&[]), Err(NegotiatedError::Damaged));
-    assert_eq!(Negotiated::from_bytes(&record[..23]), Err(NegotiatedError::Damaged));
+    for cut in 0..record.len() {
+        assert_eq!(Negotiated::from_bytes(&record[..cut]), Err(NegotiatedError::Damaged), "{cut}");
+    }
     assert_eq!(Negotiated::from_bytes(&[&record[..], &[0]].concat()), Err(NegotiatedError::Damaged));
 }
 
 #[test]
 fn a_session_under_another_contract_is_not_gone_on_with() {
-    let mut record = Negotiated { minor: 41, flags: 1 }.to_bytes();
-    record[4] = 2;
-    let sum = crc32fast::hash(&record[..20]);
-    record[20..].copy_from_slice(&sum.to_le_bytes());
-    assert_eq!(Negotiated::from_bytes(&record), Err(NegotiatedError::Contract(2)));
+    for (contract, length) in [(0u8, 24), (2, 24), (3, 24), (1, 20), (1, 28), (3, 28), (255, 28)] {
+        let mut record = AGREED.to_bytes()[..length - 4].to_vec();
+        record[4] = contract;
+        let expected = match length {
+            20 => NegotiatedError::Damaged,
+            _ => NegotiatedError::Contract(contract.into()),
+        };
+        assert_eq!(Negotiated::from_bytes(&sealed(&record)), Err(expected), "{contract} {length}");
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     FileAttr,
     abi::{Dirent, EntryOut},
     decode::MAX_ANSWER,
-    encode::{Ttl, entry},
+    encode::{Stamp, entry},
 };
 
 /// Longest name in a listing, as for every Linux file system.
@@ -51,7 +51,7 @@ impl DirBuffer {
             return false;
         }
         if self.plus {
-            let found = attr.map_or(EntryOut::default(), |attr| entry(Some(attr), Ttl::NONE));
+            let found = attr.map_or(EntryOut::default(), |attr| entry(Some(attr), Stamp::NONE));
             self.bytes.extend_from_slice(found.as_bytes());
         }
         let dirent = Dirent { ino, off: next, namelen, kind: (kind_mode & libc::S_IFMT) >> 12 };
@@ -71,10 +71,10 @@ impl DirBuffer {
         self.plus
     }
 
-    /// The bytes, with names and attributes valid for `ttl`.
-    pub(crate) fn finish(mut self, ttl: Ttl) -> Bytes {
+    /// The bytes, with names and attributes under `stamp`.
+    pub(crate) fn finish(mut self, stamp: Stamp) -> Bytes {
         if self.plus {
-            stamp(&mut self.bytes, ttl);
+            put_on_all(&mut self.bytes, stamp);
         }
         self.bytes.into()
     }
@@ -91,11 +91,11 @@ fn name_length(name: &[u8]) -> Option<u32> {
     fits.then(|| u32::try_from(name.len()).ok()).flatten()
 }
 
-/// Writes `ttl` into every entry that has attributes. The session knows it, who fills the buffer does not.
-fn stamp(mut rest: &mut [u8], ttl: Ttl) {
+/// Puts `stamp` on every entry that has attributes. The session knows it, who fills the buffer does not.
+fn put_on_all(mut rest: &mut [u8], stamp: Stamp) {
     while let Ok((mut found, _)) = EntryOut::read_from_prefix(rest) {
         if found.nodeid != 0 {
-            ttl.stamp(&mut found);
+            stamp.put_on(&mut found);
             found.write_to_prefix(rest).expect("it was read from there");
         }
         let Some(tail) = rest.get_mut(size_of::<EntryOut>()..) else { return };

@@ -1,8 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fusedev::encode::Ttl;
 
-const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+/// An hour.
+fn stamp() -> Stamp {
+    Stamp { ttl: Ttl::new(std::time::Duration::from_secs(3600)), generation: 6 }
+}
 
 /// An entry as the kernel would read it back.
 #[derive(Debug, PartialEq)]
@@ -48,30 +52,33 @@ fn a_plain_entry_has_these_bytes() {
         0x99, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
         3, 0, 0, 0, 4, 0, 0, 0, b'd', b'i', b'r', 0, 0, 0, 0, 0,
     ];
-    assert_eq!(&buffer.finish(Ttl::new(HOUR))[..], expected);
+    assert_eq!(&buffer.finish(stamp())[..], expected);
 }
 
 #[test]
 fn a_readdirplus_entry_without_attributes_is_a_plain_name() {
     let mut buffer = DirBuffer::new(4096, true);
     assert!(buffer.push(7, 1, 0o120_777, b"link", None));
-    let seen = parse(&buffer.finish(Ttl::new(HOUR)), true);
+    let seen = parse(&buffer.finish(stamp()), true);
     let expected =
         Seen { ino: 7, next: 1, kind: 10, name: b"link".to_vec(), entry: Some(EntryOut::default()) };
     assert_eq!(seen, [expected]);
 }
 
 #[test]
-fn attributes_in_a_listing_are_valid_for_the_time_of_the_session() {
+fn entries_with_attributes_have_the_time_and_the_generation_of_the_session() {
     let mut buffer = DirBuffer::new(4096, true);
     assert!(buffer.push(7, 1, 0o100_644, b"a", Some(attr(7))));
     assert!(buffer.push(8, 2, 0o100_644, b"b", None));
     assert!(buffer.push(9, 3, 0o100_644, b"c", Some(attr(9))));
-    let seen = parse(&buffer.finish(Ttl::new(HOUR)), true);
-    let valid: Vec<_> =
-        seen.iter().map(|seen| seen.entry.unwrap()).map(|e| (e.nodeid, e.entry_valid)).collect();
-    assert_eq!(valid, [(7, 3600), (0, 0), (9, 3600)]);
-    assert_eq!(seen[0].entry, Some(entry(Some(attr(7)), Ttl::new(HOUR))));
+    let seen = parse(&buffer.finish(stamp()), true);
+    let valid: Vec<_> = seen
+        .iter()
+        .map(|seen| seen.entry.unwrap())
+        .map(|e| (e.nodeid, e.generation, e.entry_valid))
+        .collect();
+    assert_eq!(valid, [(7, 6, 3600), (0, 0, 0), (9, 6, 3600)]);
+    assert_eq!(seen[0].entry, Some(entry(Some(attr(7)), stamp())));
 }
 
 #[test]
@@ -83,7 +90,7 @@ fn an_entry_that_fills_the_room_fits_and_one_more_byte_does_not() {
         let mut full = DirBuffer::new(room, plus);
         assert!(full.push(2, 1, 0, b"x", None));
         assert!(!full.push(3, 2, 0, b"y", None));
-        assert_eq!(parse(&full.finish(Ttl::NONE), plus).len(), 1);
+        assert_eq!(parse(&full.finish(Stamp::NONE), plus).len(), 1);
     }
 }
 
@@ -123,12 +130,12 @@ proptest! {
             if !buffer.push(ino, ino + 1, 0o100_644, name, found) {
                 break;
             }
-            let found = found.map_or(EntryOut::default(), |found| entry(Some(found), Ttl::new(HOUR)));
+            let found = found.map_or(EntryOut::default(), |found| entry(Some(found), stamp()));
             expected.push(Seen {
                 ino, next: ino + 1, kind: 8, name: name.clone(), entry: plus.then_some(found),
             });
         }
-        let bytes = buffer.finish(Ttl::new(HOUR));
+        let bytes = buffer.finish(stamp());
         prop_assert!(bytes.len() <= room as usize);
         prop_assert_eq!(parse(&bytes, plus), expected);
     }

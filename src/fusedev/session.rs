@@ -16,7 +16,7 @@ use super::{
     counters::Counters,
     decode::{self, Offer, Wish},
     device::{Device, Got, READ_BUFFER, Waiter, Woken},
-    encode::{Reply, Ttl},
+    encode::{Reply, Stamp, Ttl},
     init::negotiate,
     landing::Landing,
     park::Park,
@@ -59,7 +59,7 @@ impl Session {
         limits: SessionLimits,
         runtime: tokio::runtime::Handle,
     ) -> Result<Session, SessionError> {
-        let mut shared = Shared::new(device, fs, limits, runtime)?;
+        let mut shared = Shared::new(device, fs, limits, features.generation, runtime)?;
         let negotiated = shared.shake_hands(features)?;
         tracing::info!(
             minor = negotiated.minor,
@@ -88,7 +88,7 @@ impl Session {
         limits: SessionLimits,
         runtime: tokio::runtime::Handle,
     ) -> Result<Session, SessionError> {
-        let mut shared = Shared::new(device, fs, limits, runtime)?;
+        let mut shared = Shared::new(device, fs, limits, negotiated.generation, runtime)?;
         let resend = negotiated.has_resend();
         if resend {
             shared.device.resend().map_err(failed("asking for unanswered requests again"))?;
@@ -175,6 +175,7 @@ impl Shared {
         device: OwnedFd,
         fs: Arc<dyn FileSystem>,
         limits: SessionLimits,
+        generation: u32,
         runtime: tokio::runtime::Handle,
     ) -> Result<Shared, SessionError> {
         Ok(Shared {
@@ -184,7 +185,7 @@ impl Shared {
             slots: None,
             repeats: Repeats::default(),
             counters: Counters::new(),
-            ttl: Ttl::new(limits.entry_ttl),
+            stamp: Stamp { ttl: Ttl::new(limits.entry_ttl), generation },
             deadline: limits.deadline,
             refusals: Throttle::new(REFUSALS_EVERY),
             runtime,

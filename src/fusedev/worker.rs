@@ -15,7 +15,7 @@ use super::{
     counters::Counters,
     decode::{self, Request, Wish},
     device::{Device, Got, Waiter, Woken},
-    encode::{self, Reply, Shape, Ttl},
+    encode::{self, Reply, Shape, Stamp},
     landing::Landing,
     park::{Park, Refusal, Taken},
     policy::{self, Policy},
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) slots: Option<Arc<Slots>>,
     pub(crate) repeats: Repeats,
     pub(crate) counters: Counters,
-    pub(crate) ttl: Ttl,
+    pub(crate) stamp: Stamp,
     pub(crate) deadline: Duration,
     pub(crate) refusals: Throttle,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -208,7 +208,7 @@ impl Shared {
     }
 
     fn pass_on(&self, header: &InHeader, shape: Shape, answer: Answer) {
-        let reply = encode::reply(shape, answer, self.ttl).unwrap_or_else(|fault| {
+        let reply = encode::reply(shape, answer, self.stamp).unwrap_or_else(|fault| {
             self.counters.fault();
             let op = policy::of(header.opcode).name;
             tracing::error!(op, node = header.nodeid, %fault, "the file system's answer cannot be passed on");

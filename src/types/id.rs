@@ -18,7 +18,8 @@ pub struct RootId {
     pub tree: Oid,
 }
 
-/// A FUSE node id, permanent and never reused; at most 48 bits wide so that overlayfs has room for its own bits.
+/// A FUSE node id, permanent and never reused within its node table; at most 48 bits wide so that overlayfs has room for
+/// its own bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 

@@ -127,7 +127,7 @@ impl World {
             deadline: FOR_EVER,
             entry_ttl: FOR_EVER,
         };
-        let features = Features { idmap: false, replay: Replay::Auto };
+        let features = Features { idmap: false, replay: Replay::Auto, generation: 1 };
         let served = Arc::new(Served::new(dicfuse, 0, 0, FOR_EVER, per_user));
         let session = Session::start(device, served, features, limits, runtime.handle().clone()).unwrap();
         assert!(kernel.answer_of(2).is_ok());

@@ -32,7 +32,7 @@ pub(crate) const LIMITS: SessionLimits = SessionLimits {
     entry_ttl: Duration::MAX,
 };
 
-pub(crate) const PLAIN: Features = Features { idmap: false, replay: Replay::Auto };
+pub(crate) const PLAIN: Features = Features { idmap: false, replay: Replay::Auto, generation: 1 };
 
 /// The handshake's record, and memory with its id.
 pub(crate) type Left = (Vec<u8>, Option<(OwnedFd, SlotsId)>);

@@ -79,6 +79,12 @@ impl World {
         World { dicfuse, root, dir }
     }
 
+    /// What our own sessions of it ask for.
+    pub(crate) fn features(&self) -> Features {
+        let generation = self.dicfuse.generation();
+        Features { idmap: false, replay: scorpio::config::Replay::Auto, generation }
+    }
+
     pub(crate) fn served(&self) -> Served {
         Served::new(self.dicfuse.clone(), ALICE, ALICE, std::time::Duration::from_secs(60), 16)
     }
@@ -131,13 +137,7 @@ impl Mounted {
         let flags = if mode == Mode::ReadOnly { MountFlags::RDONLY } else { MountFlags::empty() };
         mount("fuse", &at, "fuse", flags, CString::new(data).unwrap().as_c_str()).unwrap();
         let runtime = tokio::runtime::Handle::current();
-        let session = Session::start(
-            device,
-            fs,
-            Features { idmap: false, replay: scorpio::config::Replay::Auto },
-            LIMITS,
-            runtime,
-        );
+        let session = Session::start(device, fs, world.features(), LIMITS, runtime);
         let session = session.inspect_err(|_| detach(&at)).unwrap();
         Mounted { at, tree: world.root.id.to_string(), mode, _server: Server::Ours(session) }
     }

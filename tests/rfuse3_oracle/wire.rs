@@ -19,7 +19,7 @@ use rfuse3::raw::{Filesystem, Request, reply::FileAttr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use scorpio::{
     engine::rfuse3::Rfuse3,
-    fusedev::{Features, Session, UNKNOWN_SIZE},
+    fusedev::{Session, UNKNOWN_SIZE},
 };
 
 use super::servers::{LIMITS, World};
@@ -206,16 +206,9 @@ fn session(world: &World) -> (Kernel, Session) {
     let kernel = Kernel { device: kernel, buffer: Mutex::new(vec![0; ROOM]), unique: AtomicU64::new(2) };
     let mut init = [7u32, 45, 131_072, u32::MAX, 0].map(u32::to_ne_bytes).concat();
     init.resize(64, 0);
-    let (served, runtime) = (Arc::new(world.served()), tokio::runtime::Handle::current());
-    let starting = std::thread::spawn(move || {
-        Session::start(
-            device,
-            served,
-            Features { idmap: false, replay: scorpio::config::Replay::Auto },
-            LIMITS,
-            runtime,
-        )
-    });
+    let (served, features) = (Arc::new(world.served()), world.features());
+    let runtime = tokio::runtime::Handle::current();
+    let starting = std::thread::spawn(move || Session::start(device, served, features, LIMITS, runtime));
     assert_eq!(kernel.send(INIT, 0, &init).0, 0);
     (kernel, starting.join().unwrap().unwrap())
 }

@@ -154,7 +154,7 @@ impl Sessions {
         let (uid, gid) = (owner.uid, owner.gid);
         let blueprint = Blueprint {
             name: name.to_owned(),
-            features: Features { idmap, replay: self.common.replay },
+            features: Features { idmap, replay: self.common.replay, generation: self.dicfuse.generation() },
             uid,
             gid,
         };

@@ -197,7 +197,7 @@ mod tests {
             device: DeviceNumber { major: 0, minor: 52 },
             boot_id: "b1".into(),
             table: [7; 16],
-            negotiated: Negotiated { minor: 44, flags: RESEND | 1 },
+            negotiated: Negotiated { minor: 44, flags: RESEND | 1, generation: 9 },
             slots: None,
         }
     }
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_record_with_slots_is_version_2_and_reads_back() {
-        let old_kernel = Negotiated { minor: 38, flags: 1 };
+        let old_kernel = Negotiated { minor: 38, flags: 1, generation: 9 };
         let kept = Testament { negotiated: old_kernel, slots: Some([9; 16]), ..sample() };
         let record = kept.encode();
         let text = format!(
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(refusal(&Testament { name: "owner-1001".into(), ..sample() }), Unfit::Name);
         assert_eq!(refusal(&Testament { boot_id: "b2".into(), ..sample() }), Unfit::Boot);
         assert_eq!(refusal(&Testament { table: [8; 16], ..sample() }), Unfit::Table);
-        let old_kernel = Negotiated { minor: 38, flags: 1 };
+        let old_kernel = Negotiated { minor: 38, flags: 1, generation: 9 };
         assert_eq!(refusal(&Testament { negotiated: old_kernel, ..sample() }), Unfit::NoReplay);
         let elsewhere = DeviceNumber { major: 0, minor: 53 };
         assert_eq!(refusal(&Testament { device: elsewhere, ..sample() }), Unfit::Mount);

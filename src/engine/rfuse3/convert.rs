@@ -35,8 +35,7 @@ pub(super) const NOTHING: ReplyStatFs = ReplyStatFs {
 
 impl Rfuse3 {
     pub(super) fn entry(&self, attr: Attr) -> ReplyEntry {
-        // Node ids are never used twice.
-        ReplyEntry { ttl: self.ttl, attr: self.file_attr(attr), generation: 0 }
+        ReplyEntry { ttl: self.ttl, attr: self.file_attr(attr), generation: self.generation() }
     }
 
     /// An entry of unknown size, as our own sessions tell it; but `rfuse3` has one validity for name and attributes.
@@ -47,7 +46,12 @@ impl Rfuse3 {
 
     /// There is no such name, and there never will be: an entry with node id 0.
     pub(super) fn no_entry(&self) -> ReplyEntry {
-        ReplyEntry { ttl: self.ttl, attr: blank(), generation: 0 }
+        ReplyEntry { ttl: self.ttl, attr: blank(), generation: self.generation() }
+    }
+
+    /// Of all node ids.
+    pub(super) fn generation(&self) -> u64 {
+        self.served.dicfuse().generation().into()
     }
 
     pub(super) fn file_attr(&self, attr: Attr) -> FileAttr {

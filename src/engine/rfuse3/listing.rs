@@ -45,10 +45,11 @@ impl Rfuse3 {
     }
 
     fn plus(&self, kept: Kept) -> DirectoryEntryPlus {
-        let ttl = kept.attr.map_or(Duration::ZERO, |_| self.ttl);
+        // Without attributes it is a name and nothing more.
+        let (ttl, generation) = kept.attr.map_or((Duration::ZERO, 0), |_| (self.ttl, self.generation()));
         DirectoryEntryPlus {
             inode: inode(kept.node),
-            generation: 0, // node ids are never used twice
+            generation,
             kind: file_type(kept.kind),
             name: kept.name,
             offset: kept.next,
