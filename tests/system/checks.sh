@@ -64,6 +64,15 @@ prepare() {
         git clone -q --bare . "$root/srv/git/project.git"
     )
     rm -rf "$work/project"
+    mkdir "$work/numbers"
+    (
+        cd "$work/numbers"
+        for n in {10..29}; do mkdir "$n"; for f in {10..29}; do echo "of $n/$f" >"$n/$f"; done; done
+        git init -q -b main . && git add -A
+        git -c user.name=test -c user.email=test@invalid commit -qm numbers
+        git clone -q --bare . "$root/srv/git/numbers.git"
+    )
+    rm -rf "$work/numbers"
     chroot "$root" chown -R root: /srv/git
     # A Mega server for private_origins. A debug build: the tests have made it already.
     cargo build --quiet --locked --example mega-server
@@ -81,8 +90,9 @@ nothing_stuck() {
     return 1
 }
 
+# All that there are, two unless it is said.
 all_mounted() {
-    run scorpioctl --json list --all | jq -e 'length == 2 and all(.[]; .state == "mounted")'
+    run scorpioctl --json list --all | jq -e --argjson n "${1:-2}" 'length == $n and all(.[]; .state == "mounted")'
 }
 
 no_stale_mount() {
@@ -94,7 +104,7 @@ no_stale_mount() {
 wait_for_service() {
     local try
     for try in $(seq 200); do
-        if run timeout 10 scorpioctl health >/dev/null 2>&1 && all_mounted >/dev/null; then return 0; fi
+        if run timeout 10 scorpioctl health >/dev/null 2>&1 && all_mounted "$@" >/dev/null; then return 0; fi
         sleep 0.1
     done
     run systemctl status scorpio --no-pager || true

@@ -17,12 +17,32 @@ stop_and_start() {
     as_alice 'test -f ~/w/mine && test -f ~/w/lib/Makefile'
 }
 
+numbers_are_not_mixed_up() {
+    as_alice 'cd ~/n
+        for n in {10..19}; do for f in {10..29}; do test "$(cat $n/$f)" = "of $n/$f
+hers"; done; done
+        for n in {20..29}; do for f in {10..29}; do test "$(cat $n/$f)" = "of $n/$f"; done; done'
+}
+
+# Numbers of files are given in the order in which directories are listed, from the first one on after each boot. After this
+# one, files that nobody changed get the numbers that changed ones had.
 reboot() {
+    script 'printf "[origin.numbers]\nkind = \"git\"\npath = \"/srv/git/numbers.git\"\nallow = [\"@scorpio\"]\n" >/etc/scorpio/scorpio.toml.d/numbers.toml
+        systemctl reload scorpio'
+    as_alice 'mkdir ~/n && scorpioctl mount numbers:/ ~/n && for n in {10..29}; do ls -l ~/n/$n >/dev/null; done
+        for n in {10..19}; do for file in ~/n/$n/*; do echo hers >>$file; done; done'
     uppers >"$work/before"
     machine_down "$machine"
     machine_up "$work/$suite" "$machine"
-    wait_for_service
+    wait_for_service 3
     uppers | cmp - "$work/before"
+    # The names alone, so that the kernel knows numbers and not yet whose they are.
+    as_alice 'cd ~/n; for n in {29..10}; do ls $n >/dev/null; done'
+    numbers_are_not_mixed_up
+    run sysctl -q vm.drop_caches=2 2>/dev/null || sysctl -q vm.drop_caches=2
+    as_alice 'cd ~/n; for n in {29..10}; do ls -l $n >/dev/null; done'
+    numbers_are_not_mixed_up
+    as_alice 'scorpioctl remove ~/n --discard --yes; rmdir ~/n'
     no_stale_mount
     as_alice 'test -f ~/w/mine && make -C ~/w/lib -s clean liblmdb.a'
 }
