@@ -9,8 +9,9 @@ use crate::{
 };
 
 /// Cases, of all families, in which a workspace and overlayfs on ext4 differ; each stands in `docs/SEMANTICS.md`.
-pub const WHERE_SCORPIO_DIFFERS: [&str; 7] = [
+pub const WHERE_SCORPIO_DIFFERS: [&str; 8] = [
     "the_number_of_a_file_after_its_copy_up",
+    "what_git_says_of_a_file_after_its_copy_up",
     "the_link_count_of_a_directory",
     "the_size_of_an_untouched_directory",
     "attributes_of_an_untouched_file",
@@ -21,7 +22,7 @@ pub const WHERE_SCORPIO_DIFFERS: [&str; 7] = [
 
 const TREE: &str = r#"
     for name in mapped number linked atime handle attributes flags copied watched; do echo content > $name; done
-    mkdir -p dir/a dir/b; echo x > dir/a/x; cp /bin/sleep sleep; cp /bin/sleep truncated; head -c 100000 /dev/zero > data
+    mkdir -p dir/a dir/b repository; echo x > dir/a/x; echo content > repository/file; cp /bin/sleep sleep; cp /bin/sleep truncated; head -c 100000 /dev/zero > data
     long=$(printf '%0250d' 0); mkdir -p $long/longer-than-six/in; echo x > $long/longer-than-six/in/x
 "#;
 
@@ -31,6 +32,7 @@ const CASES: &[Case] = cases![
     writing_a_program_that_runs,
     reading_and_atime,
     the_number_of_a_file_after_its_copy_up,
+    what_git_says_of_a_file_after_its_copy_up,
     the_number_of_a_file_after_a_remount,
     the_numbers_of_two_links_of_one_file,
     the_device_of_files_and_directories,
@@ -118,6 +120,20 @@ print("once forgotten:", "the same" if os.stat("number").st_ino == before else "
 "#,
     )?;
     Ok(format!("{open}, {forgotten}"))
+}
+
+fn what_git_says_of_a_file_after_its_copy_up(place: &Place) -> Outcome {
+    place.sh(r#"
+        cd repository; git init -q -b main; echo more >>file; git add file; git -c user.name=n -c user.email=e@e commit -q -m m
+        test -z "$(git diff-files --name-only)"
+    "#)?;
+    place::drop_caches();
+    place.sh(r#"
+        said() { if test -z "$(git "$@" --name-only)"; then echo unchanged; else echo changed; fi; }
+        cd repository; first=$(said diff-files); minimal=$(said -c core.checkStat=minimal diff-files)
+        test -z "$(git status --porcelain)"
+        echo "once forgotten: $first, with core.checkStat minimal: $minimal, after git status: $(said diff-files)"
+    "#)
 }
 
 fn the_number_of_a_file_after_a_remount(place: &Place) -> Outcome {
