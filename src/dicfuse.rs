@@ -7,12 +7,14 @@
 //!
 //! - `walk`: lookup
 //! - `listing`: readdir
+//! - `ahead`: walks, and what they come to next
 //! - `attrs`: attributes, and the sizes they need
 //! - `content`: files and symlinks
 //! - `way`: paths of nodes, as hints for origins
 //! - `trees`: parsed trees in memory
 //! - `table`: which node id stands for what; `env` and `marker` open it, `record` holds its bytes
 
+mod ahead;
 mod attrs;
 mod content;
 mod env;
@@ -24,6 +26,7 @@ mod trees;
 mod walk;
 mod way;
 
+pub use ahead::Ahead;
 pub use content::BadContent;
 pub use table::TableError;
 
@@ -38,7 +41,7 @@ use crate::{
     types::{EntryKind, NodeId, OriginName, RootId, tree::BadTree},
 };
 
-use self::{table::NodeTable, trees::TreeCache};
+use self::{ahead::Walks, table::NodeTable, trees::TreeCache};
 
 /// Bytes of parsed trees in memory: some 70,000 entries, a walk's working set. Half of it would parse the trees of a
 /// large directory and its children again and again; double gains nothing that the cache below does not give.
@@ -215,6 +218,7 @@ struct Inner {
     table: NodeTable,
     store: ObjectStore,
     trees: TreeCache,
+    walks: Walks,
 }
 
 impl Dicfuse {
@@ -225,7 +229,7 @@ impl Dicfuse {
     pub fn open(options: NodeTableOptions, store: ObjectStore) -> Result<Dicfuse, Stop> {
         let table = NodeTable::open(&options)?;
         let trees = TreeCache::new(TREE_CACHE_BYTES);
-        Ok(Dicfuse { inner: Arc::new(Inner { table, store, trees }) })
+        Ok(Dicfuse { inner: Arc::new(Inner { table, store, trees, walks: Walks::default() }) })
     }
 
     /// Serves `snapshot` of `origin`: the root already there for that origin and tree, or a new one with `mtime`.

@@ -223,6 +223,9 @@ pub enum FetchError {
     },
 }
 
+/// Bytes of the largest tree that is fetched before it is asked for: some two thousand entries.
+pub const SMALL_TREE: u64 = 64 << 10;
+
 /// A source of snapshots, trees and blobs.
 ///
 /// Called by [`crate::store`] on a miss, from async tasks, concurrently; no lock is held meanwhile. Implementations
@@ -238,6 +241,12 @@ pub trait Origin: Send + Sync + 'static {
 
     /// Bodies of tree objects, as the origin has them.
     async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>>;
+
+    /// Bodies of trees that nobody has asked for yet: of those with at most [`SMALL_TREE`] bytes, because many of them are in
+    /// memory together, and `None` for the others. An origin that is not worth asking beforehand has no small trees.
+    async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+        wants.iter().map(|_| Ok(None)).collect()
+    }
 
     /// Contents of blobs.
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>>;
@@ -264,6 +273,10 @@ impl<O: Origin + ?Sized> Origin for Arc<O> {
 
     async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
         (**self).trees(wants).await
+    }
+
+    async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+        (**self).small_trees(wants).await
     }
 
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {

@@ -3,6 +3,7 @@
 //! - [`flights`]: who brings an object and who waits for it
 //! - [`source`]: an origin, asked and checked; [`sources`]: all of them
 //! - [`sizes`]: sizes of many blobs, one of which is waited for
+//! - [`ahead`]: trees and sizes in batches, for who walks through them
 //! - [`boundaries`]: ids that stand for trees
 //! - [`pin`]: all trees of a root, fetched while they can be had; [`walk`] is their order
 //! - [`room`]: the bound on bytes under way
@@ -17,6 +18,7 @@
 //! [`ObjectStore::cached_blob`] answers [`CacheError::SizeDisputed`]: a kernel that was told the other size would take
 //! the right content for a file cut short (and keep it so), or would show zeros at its end. An error it does not keep.
 
+mod ahead;
 mod boundaries;
 mod flights;
 mod pin;
@@ -161,6 +163,11 @@ impl ObjectStore {
         }
     }
 
+    /// Whether the origin has delivered the tree.
+    pub fn has_tree(&self, origin: &OriginName, oid: Oid) -> bool {
+        self.shared.is_here(origin, What::Tree, oid).unwrap_or(false)
+    }
+
     /// The size of a blob, if the origin has told it.
     pub fn cached_size(&self, origin: &OriginName, oid: Oid) -> Result<Option<u64>, CacheError> {
         self.shared.cache.size(origin, oid)
@@ -185,7 +192,9 @@ impl ObjectStore {
 
     /// Whether the size of a blob is on its way: then there is no need to ask for its siblings again.
     pub fn is_size_coming(&self, origin: &OriginName, oid: Oid) -> bool {
-        self.shared.flights.is_under_way(&Cargo { origin: origin.clone(), what: What::Size, oid })
+        let is_under_way =
+            |what| self.shared.flights.is_under_way(&Cargo { origin: origin.clone(), what, oid });
+        is_under_way(What::Size) || is_under_way(What::SizeAhead)
     }
 
     /// Brings one tree into the cache.
@@ -210,6 +219,9 @@ impl ObjectStore {
         let source = self.shared.source(origin)?;
         if self.shared.is_here(origin, what, want.oid)? {
             return Ok(());
+        }
+        if what == What::Tree {
+            self.shared.let_ahead_land(&source, What::TreeAhead, want.oid).await;
         }
         let take_off = |ticket: Ticket| {
             let (shared, source, until, want) =
@@ -273,12 +285,14 @@ impl Shared {
 
     fn is_here(&self, origin: &OriginName, what: What, oid: Oid) -> Result<bool, FetchError> {
         let found = match what {
-            What::Tree => match self.stands_for(origin, oid) {
+            What::Tree | What::TreeAhead => match self.stands_for(origin, oid) {
                 Oid::EMPTY_TREE => Ok(true),
                 oid => self.cache.has_tree(origin, oid),
             },
             What::Blob => self.cache.has_blob(origin, oid),
-            What::Size | What::SizeAlone => self.cache.size(origin, oid).map(|size| size.is_some()),
+            What::Size | What::SizeAlone | What::SizeAhead => {
+                self.cache.size(origin, oid).map(|size| size.is_some())
+            }
         };
         found.map_err(|why| not_stored(oid, &why))
     }

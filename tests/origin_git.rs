@@ -465,6 +465,40 @@ async fn a_size_is_told_without_reading_the_blob() {
 }
 
 /// The files of the one pack of a repository.
+/// A tree of so many bytes, at least 64, of entries for the blob `file`.
+fn tree_of(repository: &Path, file: Oid, bytes: usize) -> Oid {
+    // 7 bytes of mode, the name, a NUL and 20 bytes of id.
+    let longer = "x".repeat(bytes % 32);
+    let names = (0..bytes / 32).map(|n| if n == 0 { format!("0000{longer}") } else { format!("{n:04}") });
+    let lines: String = names.map(|name| format!("100644 blob {file}\t{name}\n")).collect();
+    let said = git_with_input(repository, &["mktree"], lines.as_bytes());
+    String::from_utf8(said).unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_large_tree_is_left_to_who_asks_for_it() {
+    let dir = open_dir();
+    let file = small(dir.path(), "content\n");
+    let [fits, large] = [65_536, 65_537].map(|bytes| tree_of(dir.path(), file, bytes));
+    let absent: Oid = "00000000000000000000000000000000000000aa".parse().unwrap();
+    let asked = [want(fits), want(large), want(absent), want(file)];
+    let limits = Limits { deadline: Duration::from_secs(10), requests: 4 };
+    let origin: std::sync::Arc<dyn Origin> = std::sync::Arc::new(Limited::new(open(dir.path()), limits));
+    for kept in ["loose", "packed"] {
+        let told = origin.small_trees(&asked).await;
+        let [Ok(Some(small)), Ok(None), Err(FetchError::Absent { .. }), Err(_)] = &told[..] else {
+            panic!("{kept}: {told:?}");
+        };
+        assert_eq!(small.body.len(), 65_536);
+        let all = origin.trees(&asked[..2]).await.into_iter().map(|tree| tree.unwrap().body.len());
+        assert_eq!(all.collect::<Vec<_>>(), [65_536, 65_537], "{kept}");
+        let both = format!("{fits}\n{large}\n{file}\n");
+        git_with_input(dir.path(), &["pack-objects", "-q", ".git/objects/pack/pack"], both.as_bytes());
+        git(dir.path(), &["prune-packed"]);
+        assert!(!loose(dir.path(), large).exists());
+    }
+}
+
 fn pack_files(repository: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(repository.join(".git/objects/pack")).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();

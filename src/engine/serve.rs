@@ -41,6 +41,8 @@ pub struct Served {
     patience: Patience,
     turns: Turns,
     complaints: Arc<Complaints>,
+    /// Where trees are read ahead of those who walk through them, if they are.
+    ahead: Option<tokio::runtime::Handle>,
 }
 
 /// A question that can be kept while its answer is fetched.
@@ -67,7 +69,13 @@ impl Served {
     /// `fetches_per_user` fetches from one origin under way.
     pub fn new(dicfuse: Dicfuse, uid: u32, gid: u32, deadline: Duration, fetches_per_user: usize) -> Served {
         let (patience, turns) = (Patience::within(deadline), Turns::new(fetches_per_user));
-        Served { dicfuse, uid, gid, deadline, patience, turns, complaints: Arc::default() }
+        Served { dicfuse, uid, gid, deadline, patience, turns, complaints: Arc::default(), ahead: None }
+    }
+
+    /// The same, with trees read ahead on `runtime` of those who walk through them.
+    #[must_use]
+    pub fn reading_ahead(self, runtime: tokio::runtime::Handle) -> Served {
+        Served { ahead: Some(runtime), ..self }
     }
 
     /// What its users have under way.
@@ -166,7 +174,20 @@ impl Served {
             let attr = entry.attr.map(|attr| self.file_attr(attr));
             buffer.push(entry.node.0, entry.next, entry.kind.unix_mode(), entry.name, attr)
         })?;
+        if offset == 0 {
+            self.read_ahead(dir);
+        }
         Ok(Answer::Listing(buffer))
+    }
+
+    /// Directory `dir` is listed.
+    fn read_ahead(&self, dir: NodeId) {
+        if let Some(runtime) = &self.ahead
+            && let Some(ahead) = self.dicfuse.ahead_of(dir)
+        {
+            let dicfuse = self.dicfuse.clone();
+            runtime.spawn(async move { dicfuse.read_ahead(ahead).await });
+        }
     }
 
     fn file_attr(&self, attr: Attr) -> FileAttr {

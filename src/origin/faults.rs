@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want};
+use super::{BlobSize, FetchError, Origin, ResolveError, SMALL_TREE, Snapshot, TreeBody, Want};
 use crate::types::{Oid, OriginName, RepoPath};
 
 /// How the origin behaves.
@@ -181,6 +181,12 @@ impl<O: Origin> Origin for Faulty<O> {
                 self.inner.trees(wants).await.into_iter().map(|answer| answer.map(spoiled)).collect()
             }
         }
+    }
+
+    async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+        let trees = self.trees(wants).await.into_iter();
+        let small = |tree: TreeBody| Some(tree).filter(|tree| tree.body.len() as u64 <= SMALL_TREE);
+        trees.map(|answer| answer.map(small)).collect()
     }
 
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {

@@ -50,7 +50,7 @@ use self::{
     reader::{Reader, Repository},
     resolve::{Resolution, Unresolved},
 };
-use super::{BlobSize, FetchError, Origin, ResolveError, Snapshot, TreeBody, Want};
+use super::{BlobSize, FetchError, Origin, ResolveError, SMALL_TREE, Snapshot, TreeBody, Want};
 use crate::{
     sys::identity::Identity,
     types::{Oid, OriginName, RepoPath},
@@ -185,6 +185,16 @@ impl Origin for GitOrigin {
                 return Ok(Bytes::new().into());
             }
             reader.body(view, oid, Kind::Tree).map(|body| Bytes::from(body).into())
+        })
+        .await
+    }
+
+    async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+        self.read_all(wants, |reader, view, oid| {
+            if reader.header(view, oid)?.1 > SMALL_TREE {
+                return Ok(None);
+            }
+            reader.body(view, oid, Kind::Tree).map(|body| Some(Bytes::from(body).into()))
         })
         .await
     }

@@ -75,6 +75,13 @@ impl Origin for Lazy {
         }
     }
 
+    async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+        match self.get().await {
+            Ok(origin) => origin.small_trees(wants).await,
+            Err(error) => Lazy::none(wants, &error),
+        }
+    }
+
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
         match self.get().await {
             Ok(origin) => origin.blobs(wants).await,
@@ -118,6 +125,9 @@ mod tests {
         async fn trees(&self, wants: &[Want]) -> Vec<Result<TreeBody, FetchError>> {
             wants.iter().map(|_| Ok(Bytes::new().into())).collect()
         }
+        async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+            wants.iter().map(|_| Ok(Some(Bytes::new().into()))).collect()
+        }
         async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
             wants.iter().map(|_| Ok(Bytes::new())).collect()
         }
@@ -155,6 +165,7 @@ mod tests {
         there.store(true, SeqCst);
         assert_eq!(lazy.blobs(&want).await, [Ok(Bytes::new())]);
         assert_eq!(lazy.sizes(&want).await, [Ok(0.into())]);
+        assert_eq!(lazy.small_trees(&want).await, [Ok(Some(Bytes::new().into()))]);
         assert!(lazy.resolve(None, &RepoPath::root()).await.is_ok());
         assert!(lazy.sizes_are_cheap());
         assert_eq!(tries.load(SeqCst), 3);

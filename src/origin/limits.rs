@@ -70,6 +70,10 @@ impl<O: Origin> Origin for Limited<O> {
         self.all_within(wants, self.inner.trees(wants)).await
     }
 
+    async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+        self.all_within(wants, self.inner.small_trees(wants)).await
+    }
+
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {
         self.all_within(wants, self.inner.blobs(wants)).await
     }

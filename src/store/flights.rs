@@ -24,6 +24,10 @@ pub(super) enum What {
     Size,
     /// The same, on a flight of its own.
     SizeAlone,
+    /// A tree that nobody has asked for yet.
+    TreeAhead,
+    /// A size that nobody has asked for yet.
+    SizeAhead,
 }
 
 /// What one flight brings.
@@ -78,6 +82,11 @@ impl Flights {
     /// Whether there is such a flight now.
     pub(super) fn is_under_way(&self, cargo: &Cargo) -> bool {
         self.board().contains_key(cargo)
+    }
+
+    /// A place on the flight of `cargo`, if there is such a flight now.
+    pub(super) fn find(&self, cargo: &Cargo) -> Option<Waiting> {
+        self.board().get(cargo).cloned()
     }
 
     fn board(&self) -> MutexGuard<'_, HashMap<Cargo, Waiting>> {

@@ -72,6 +72,9 @@ impl ObjectStore {
         let source = self.shared.source(origin)?;
         let _user = source.user();
         let asked = wants.get(first).cloned();
+        if let Some(asked) = &asked {
+            self.shared.let_ahead_land(&source, What::SizeAhead, asked.oid).await;
+        }
         let Plan { waiting, mut wanted, mut others } = self.shared.plan_sizes(&source, wants, first)?;
         let is_cheap = source.origin.sizes_are_cheap();
         if is_cheap && others.len() < QUICK_SIZES {

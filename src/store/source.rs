@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     FetchStats,
+    ahead::BATCHES_AHEAD,
     boundaries::{Boundaries, BoundaryError},
     flights::What,
     sizes::BATCHES_BEHIND,
@@ -47,6 +48,8 @@ pub(super) struct Source {
     users: watch::Sender<usize>,
     /// Turns of batches that nobody waits for.
     pub(super) behind: Semaphore,
+    /// Turns of those who read ahead.
+    pub(super) ahead: Semaphore,
     fetched: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
@@ -64,6 +67,7 @@ impl Source {
             boundaries,
             users,
             behind: Semaphore::new(BATCHES_BEHIND),
+            ahead: Semaphore::new(BATCHES_AHEAD),
             fetched: zero(),
             bytes: zero(),
             failed: zero(),
@@ -80,6 +84,7 @@ impl Source {
             boundaries: Arc::clone(&self.boundaries),
             users: watch::Sender::new(0),
             behind: Semaphore::new(BATCHES_BEHIND),
+            ahead: Semaphore::new(BATCHES_AHEAD),
             fetched: counted(&self.fetched),
             bytes: counted(&self.bytes),
             failed: counted(&self.failed),
@@ -119,15 +124,19 @@ impl Source {
     ) -> Result<Put, FetchError> {
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let object = match what {
-            What::Tree => self.tree(want, until).await,
-            What::Blob | What::Size | What::SizeAlone => self.blob(want, until).await,
+            What::Tree | What::TreeAhead => self.tree(want, until).await,
+            What::Blob | What::Size | What::SizeAlone | What::SizeAhead => self.blob(want, until).await,
         };
-        match &object {
+        self.note(want, &object);
+        object
+    }
+
+    fn note(&self, want: &Want, object: &Result<Put, FetchError>) {
+        match object {
             Ok(Put::Tree(_, body) | Put::Blob(_, body)) => self.count_bytes(body),
             Ok(Put::Size(..)) => {}
             Err(why) => self.note_failure(want, why),
         }
-        object
     }
 
     async fn blob(&self, want: &Want, until: Option<Instant>) -> Result<Put, FetchError> {
@@ -139,7 +148,32 @@ impl Source {
 
     async fn tree(&self, want: &Want, until: Option<Instant>) -> Result<Put, FetchError> {
         let answers = self.ask(self.origin.trees(std::slice::from_ref(want)), until).await?;
-        let TreeBody { body, boundary } = self.only(answers)?;
+        self.check_tree(want, self.only(answers)?).await
+    }
+
+    /// Trees that nobody has asked for yet, as they are to be kept: one result per want, nothing for those that are left to
+    /// who asks.
+    pub(super) async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<Put>, FetchError>> {
+        let answers = self.one_for_each(wants, self.ask(self.origin.small_trees(wants), None).await);
+        let mut trees = Vec::with_capacity(wants.len());
+        for (want, answer) in wants.iter().zip(answers) {
+            let checked = match answer {
+                Ok(None) => {
+                    trees.push(Ok(None));
+                    continue;
+                }
+                Ok(Some(tree)) => self.check_tree(want, tree).await,
+                Err(why) => Err(why),
+            };
+            self.fetched.fetch_add(1, Ordering::Relaxed);
+            self.note(want, &checked);
+            trees.push(checked.map(Some));
+        }
+        trees
+    }
+
+    async fn check_tree(&self, want: &Want, tree: TreeBody) -> Result<Put, FetchError> {
+        let TreeBody { body, boundary } = tree;
         let id = self.id_of(ObjectKind::Tree, want, &body).await?;
         let due = self.boundaries.stands_for(want.oid);
         match boundary {
@@ -172,11 +206,7 @@ impl Source {
     /// Sizes of blobs, and contents that came with them, as they are to be kept: one result per want.
     pub(super) async fn sizes(&self, wants: &[Want], until: Option<Instant>) -> Vec<Result<Put, FetchError>> {
         self.sizes.fetch_add(wants.len() as u64, Ordering::Relaxed);
-        let answers = match self.ask(self.origin.sizes(wants), until).await {
-            Ok(answers) if answers.len() == wants.len() => answers,
-            Ok(answers) => vec![Err(self.miscounted(wants.len(), answers.len())); wants.len()],
-            Err(why) => vec![Err(why); wants.len()],
-        };
+        let answers = self.one_for_each(wants, self.ask(self.origin.sizes(wants), until).await);
         let mut sizes = Vec::with_capacity(wants.len());
         for (want, answer) in wants.iter().zip(answers) {
             let checked = match answer {
@@ -225,6 +255,19 @@ impl Source {
     fn only<T>(&self, answers: Vec<Result<T, FetchError>>) -> Result<T, FetchError> {
         let [answer] = <[_; 1]>::try_from(answers).map_err(|answers| self.miscounted(1, answers.len()))?;
         answer
+    }
+
+    /// What an origin that gave another number of answers, or none, is taken to have said to each.
+    fn one_for_each<T: Clone>(
+        &self,
+        wants: &[Want],
+        answers: Result<Vec<Result<T, FetchError>>, FetchError>,
+    ) -> Vec<Result<T, FetchError>> {
+        match answers {
+            Ok(answers) if answers.len() == wants.len() => answers,
+            Ok(answers) => vec![Err(self.miscounted(wants.len(), answers.len())); wants.len()],
+            Err(why) => vec![Err(why); wants.len()],
+        }
     }
 
     fn count_bytes(&self, body: &Bytes) {

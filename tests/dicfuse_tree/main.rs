@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // a test may panic, and counts in small numbers
 
+mod ahead;
 mod content;
 #[path = "../memory_origin/mod.rs"]
 mod memory_origin;

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use scorpio::{
     cache::{Cache, CacheOptions, Checker},
-    origin::{BlobSize, FetchError, Hint, Origin, ResolveError, Snapshot, TreeBody, Want},
+    origin::{BlobSize, FetchError, Hint, Origin, ResolveError, SMALL_TREE, Snapshot, TreeBody, Want},
     store::{ObjectStore, StoreLimits},
     types::{ObjectKind, Oid, OriginName, RepoPath},
 };
@@ -203,6 +203,11 @@ impl Origin for Memory {
         let answers = self.answer(wants).await.into_iter().enumerate();
         let boundary = |index: usize| wants.get(index).and_then(|want| self.behind(want.oid));
         answers.map(|(index, body)| body.map(|body| TreeBody { body, boundary: boundary(index) })).collect()
+    }
+
+    async fn small_trees(&self, wants: &[Want]) -> Vec<Result<Option<TreeBody>, FetchError>> {
+        let small = |tree: TreeBody| Some(tree).filter(|tree| tree.body.len() as u64 <= SMALL_TREE);
+        self.trees(wants).await.into_iter().map(|answer| answer.map(small)).collect()
     }
 
     async fn blobs(&self, wants: &[Want]) -> Vec<Result<Bytes, FetchError>> {

@@ -99,8 +99,9 @@ impl Sessions {
 
     /// The tree for a session whose files belong to `uid` and `gid`.
     fn served(&self, uid: u32, gid: u32) -> Served {
-        let Common { limits, fetches_per_user, .. } = &self.common;
+        let Common { limits, fetches_per_user, runtime, .. } = &self.common;
         Served::new(self.dicfuse.clone(), uid, gid, limits.deadline, *fetches_per_user)
+            .reading_ahead(runtime.clone())
     }
 
     /// The session of this name, if it is served.
