@@ -5,7 +5,7 @@ mod memory_origin;
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -27,6 +27,9 @@ struct World {
     origin: Arc<Memory>,
     store: ObjectStore,
 }
+
+/// How long somebody waits for what comes with others. On a machine so busy that this takes longer it is asked for once more.
+const A_MOMENT: Duration = Duration::from_millis(100);
 
 const LIMITS: StoreLimits = StoreLimits { flight_bytes: 64 << 20, batch: 4 };
 
@@ -209,16 +212,16 @@ async fn who_asks_for_what_is_being_read_ahead_waits_for_it() {
     let store = world.store.clone();
     let ahead = tokio::spawn(async move { store.read_ahead(&origin(), vec![want(oid)]).await });
     world.origin.arrived.notified().await;
+    let begin = Instant::now();
     let mut waiting = Box::pin(async { world.store.fetch_tree(&origin(), want(oid)).await });
     assert!(waiting.as_mut().now_or_never().is_none());
-    gate.add_permits(2);
+    gate.add_permits(9);
     waiting.await.unwrap();
+    let has_waited_long = begin.elapsed() >= A_MOMENT;
     ahead.await.unwrap();
-    assert_eq!(
-        world.origin.asked(),
-        [vec![oid], vec![Oid::from_bytes([1; 20])]],
-        "the tree, and the size in it"
-    );
+    let asked = world.origin.asked();
+    assert_eq!(asked[..2], [vec![oid], vec![Oid::from_bytes([1; 20])]], "the tree, and the size in it");
+    assert!(asked.len() == 2 || has_waited_long, "{asked:?}");
 }
 
 #[tokio::test]
@@ -470,9 +473,13 @@ async fn cheap_sizes_come_with_the_wanted_one() {
     let world = world(blobs.iter().map(|(_, body)| body.clone()));
     world.origin.cheap_sizes.store(true, Ordering::SeqCst);
     let wants: Vec<_> = blobs.iter().map(|(oid, _)| want(*oid)).collect();
+    let begin = Instant::now();
     world.store.fetch_sizes(&origin(), wants, 1).await.unwrap();
+    let has_waited_long = begin.elapsed() >= A_MOMENT;
     let [first, second, third] = [0, 1, 2].map(|index: usize| blobs[index].0);
-    assert_eq!(world.origin.asked(), [[second, first, third]]);
+    let asked = world.origin.asked();
+    assert_eq!(asked[0], [second, first, third]);
+    assert!(asked.len() == 1 || has_waited_long, "{asked:?}");
     for (oid, _) in &blobs {
         assert_eq!(world.store.cached_size(&origin(), *oid).unwrap(), Some(100));
     }
