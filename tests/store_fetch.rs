@@ -205,63 +205,6 @@ async fn somebody_elses_lack_of_time_is_no_answer_for_who_has_more() {
 }
 
 #[tokio::test]
-async fn who_asks_for_what_is_being_read_ahead_waits_for_it() {
-    let (oid, body) = tree(1);
-    let world = world([body]);
-    let gate = world.origin.close();
-    let store = world.store.clone();
-    let ahead = tokio::spawn(async move { store.read_ahead(&origin(), vec![want(oid)]).await });
-    world.origin.arrived.notified().await;
-    let begin = Instant::now();
-    let mut waiting = Box::pin(async { world.store.fetch_tree(&origin(), want(oid)).await });
-    assert!(waiting.as_mut().now_or_never().is_none());
-    gate.add_permits(9);
-    waiting.await.unwrap();
-    let has_waited_long = begin.elapsed() >= A_MOMENT;
-    ahead.await.unwrap();
-    let asked = world.origin.asked();
-    assert_eq!(asked[..2], [vec![oid], vec![Oid::from_bytes([1; 20])]], "the tree, and the size in it");
-    assert!(asked.len() == 2 || has_waited_long, "{asked:?}");
-}
-
-#[tokio::test]
-async fn what_is_read_ahead_and_does_not_come_keeps_nobody_waiting() {
-    let ((quick, quick_body), (hangs, hanging_body)) = (tree(1), tree(2));
-    let world = world([quick_body, hanging_body]);
-    world.origin.hang(hangs);
-    let store = world.store.clone();
-    let ahead =
-        tokio::spawn(async move { store.read_ahead(&origin(), vec![want(hangs), want(quick)]).await });
-    world.origin.arrived.notified().await;
-    let fetched = async { world.store.fetch_tree(&origin(), want(quick)).await };
-    tokio::time::timeout(Duration::from_secs(10), fetched).await.unwrap().unwrap();
-    assert_eq!(world.origin.asked(), [vec![hangs, quick], vec![quick]]);
-    ahead.abort();
-}
-
-#[tokio::test]
-async fn reading_ahead_ends_at_its_bounds() {
-    let world = world([]);
-    // A chain of directories with two files each, and one that is huge.
-    let huge: Vec<(String, Oid)> =
-        (0..40_000).map(|n| (format!("{n:06}"), Oid::from_bytes([9; 20]))).collect();
-    let entries: Vec<(&str, &str, Oid)> =
-        huge.iter().map(|(name, oid)| ("40000", name.as_str(), *oid)).collect();
-    let mut below = world.origin.tree(&entries);
-    for n in 0..600 {
-        let (one, two) = (world.origin.blob(format!("one {n}")), world.origin.blob(format!("two {n}")));
-        below = world.origin.tree(&[("100644", "a", one), ("40000", "b", below), ("100644", "c", two)]);
-    }
-    world.store.read_ahead(&origin(), vec![want(below)]).await;
-    let FetchStats { fetched, sizes, failed, .. } = world.store.fetch_stats()[&origin()];
-    assert_eq!((fetched, sizes, failed), (512, 1024, 0));
-    let top = world.origin.tree(&entries);
-    world.store.read_ahead(&origin(), vec![want(top)]).await;
-    assert_eq!(world.store.fetch_stats()[&origin()].fetched, 512, "a huge one is left to who asks for it");
-    assert!(!world.store.has_tree(&origin(), top));
-}
-
-#[tokio::test]
 async fn a_first_caller_who_leaves_does_not_stop_the_flight() {
     let (oid, body) = blob(1, 10);
     let world = world([body]);

@@ -65,8 +65,8 @@ impl Walks {
 }
 
 impl Dicfuse {
-    /// Directory `dir` has just been listed. If that is a step of a walk: what to [`Dicfuse::read_ahead`].
-    pub fn ahead_of(&self, dir: NodeId) -> Option<Ahead> {
+    /// Directory `dir` has been listed `now`. If that is a step of a walk: what to [`Dicfuse::read_ahead`].
+    pub fn ahead_of(&self, dir: NodeId, now: Instant) -> Option<Ahead> {
         // What hinders is told to who asks for it.
         let directory = self.directory(dir).ok()?;
         let (store, origin) = (&self.inner.store, &directory.place.origin);
@@ -75,7 +75,7 @@ impl Dicfuse {
         }
         let below = || directory.tree.entries().iter().filter(|entry| entry.kind == EntryKind::Tree);
         let cold = below().take(SAMPLE).any(|entry| !store.has_tree(origin, entry.oid));
-        if !self.inner.walks.step(directory.place.block.root, cold, Instant::now()) {
+        if !self.inner.walks.step(directory.place.block.root, cold, now) {
             return None;
         }
         let (root, path) = self.way_to(dir).ok()?;

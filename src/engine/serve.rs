@@ -183,7 +183,7 @@ impl Served {
     /// Directory `dir` is listed.
     fn read_ahead(&self, dir: NodeId) {
         if let Some(runtime) = &self.ahead
-            && let Some(ahead) = self.dicfuse.ahead_of(dir)
+            && let Some(ahead) = self.dicfuse.ahead_of(dir, Instant::now())
         {
             let dicfuse = self.dicfuse.clone();
             runtime.spawn(async move { dicfuse.read_ahead(ahead).await });

@@ -1,6 +1,6 @@
 //! Reading ahead of a walk.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 use scorpio::{
     dicfuse::Attrs,
@@ -27,10 +27,10 @@ fn forest(world: &World, depth: usize, path: &str) -> Oid {
     world.repo.tree(&dirs.chain([("100644", "file", file)]).collect::<Vec<_>>())
 }
 
-/// Lists everything below, each directory before those in it; how many directories there are.
-fn walk(world: &World, dir: NodeId, reads_ahead: bool) -> usize {
+/// Lists everything below, each directory before those in it, all at one moment; how many directories there are.
+fn walk(world: &World, dir: NodeId, reads_ahead: Option<Instant>) -> usize {
     let entries = world.list(dir, Attrs::Fetch, usize::MAX);
-    if reads_ahead && let Some(ahead) = world.dicfuse.ahead_of(dir) {
+    if let Some(ahead) = reads_ahead.and_then(|now| world.dicfuse.ahead_of(dir, now)) {
         world.runtime.block_on(world.dicfuse.read_ahead(ahead));
     }
     assert!(entries.iter().skip(2).all(|entry| entry.attr.is_some()), "{entries:?}");
@@ -42,14 +42,14 @@ fn walk(world: &World, dir: NodeId, reads_ahead: bool) -> usize {
 fn a_walk_asks_for_trees_and_sizes_in_batches_and_for_nothing_twice() {
     const DIRECTORIES: usize = 1 + WIDTH + WIDTH * WIDTH + WIDTH * WIDTH * WIDTH;
     let mut requests = Vec::new();
-    for reads_ahead in [false, true] {
+    for reads_ahead in [None, Some(Instant::now())] {
         let world = World::new();
         let (_, top) = world.root(forest(&world, 3, ""));
         assert_eq!(walk(&world, top, reads_ahead), DIRECTORIES);
         let asked = world.repo.asked();
         let (count, distinct) =
             (asked.iter().map(Vec::len).sum(), asked.iter().flatten().collect::<HashSet<_>>());
-        assert_eq!((distinct.len(), count), (2 * DIRECTORIES, 2 * DIRECTORIES), "{reads_ahead}");
+        assert_eq!((distinct.len(), count), (2 * DIRECTORIES, 2 * DIRECTORIES), "{reads_ahead:?}");
         requests.push(asked.len());
     }
     assert_eq!(requests, [2 * DIRECTORIES, 118]);
@@ -60,7 +60,7 @@ fn who_looks_around_gets_what_was_asked_for() {
     let world = World::new();
     let (_, top) = world.root(forest(&world, 2, ""));
     world.list(top, Attrs::Fetch, usize::MAX);
-    assert!(world.dicfuse.ahead_of(top).is_none());
+    assert!(world.dicfuse.ahead_of(top, Instant::now()).is_none());
     assert_eq!(world.repo.asked().concat().len(), 2, "a tree and the size of a file");
 }
 
@@ -70,9 +70,10 @@ fn what_could_not_be_read_ahead_is_asked_for_again() {
     let (_, top) = world.root(forest(&world, 3, ""));
     let below = world.list(top, Attrs::Fetch, usize::MAX);
     let dirs: Vec<NodeId> = below.iter().skip(2).take(WIDTH).map(|entry| entry.node).collect();
+    let now = Instant::now();
     let ahead = dirs.iter().cycle().take(40).find_map(|dir| {
         world.list(*dir, Attrs::Fetch, usize::MAX);
-        world.dicfuse.ahead_of(*dir).map(|ahead| (*dir, ahead))
+        world.dicfuse.ahead_of(*dir, now).map(|ahead| (*dir, ahead))
     });
     let (dir, ahead) = ahead.unwrap();
     for fault in
@@ -85,6 +86,6 @@ fn what_could_not_be_read_ahead_is_asked_for_again() {
         assert!(matches!(failed, Err(Failure::Fetch(_))), "{fault:?}");
     }
     world.repo.set(Fault::None);
-    assert_eq!(walk(&world, dir, false), 1 + WIDTH + WIDTH * WIDTH);
+    assert_eq!(walk(&world, dir, None), 1 + WIDTH + WIDTH * WIDTH);
     world.runtime.block_on(world.dicfuse.read_ahead(ahead));
 }
